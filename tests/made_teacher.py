@@ -97,6 +97,17 @@ def decoded(folder, *columns):
     return torch.stack([model.score(model.transformer(row).last_hidden_state[0, -1]) for row in rows]).numpy()
 
 
+@torch.inference_mode()
+def raw_logits(folder, *columns, max_length=None):
+    """Compute the logits of each row alone, without padding, by transformers itself, ``[rows, outputs]``."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    how = {"truncation": max_length is not None, "max_length": max_length, "return_tensors": "pt"}
+    # Lists of one, because the library takes an empty second text that stands alone for none.
+    rows = [tokenizer(*([text] for text in row), **how) for row in zip(*columns, strict=True)]
+    return torch.cat([model(**row).logits for row in rows]).numpy()
+
+
 class Hostile:
     """What makes a folder as soon as it is unpickled."""
 

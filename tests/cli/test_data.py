@@ -1,9 +1,7 @@
 import io
 import json
 import shlex
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import polars as pl
@@ -18,13 +16,6 @@ WORDS = [f"word{row}" for row in range(30)]
 VECTORS = "".join(f"{word} {row} {row}.5 -{row}\n" for row, word in enumerate(WORDS)).encode()
 
 
-class Served(dict):
-    """What a server gives, by path: bytes, or the status of an error."""
-
-    def __init__(self):
-        self.asked = []
-
-
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     folder = tmp_path / "here"
@@ -34,32 +25,17 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def served():
-    served = Served()
+def served(monkeypatch):
+    """What a server gives, by address, and what it is asked for."""
+    contents, asked = {}, []
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def fetch(url, output, **how):
+        asked.append(url)
+        output.parent.mkdir(exist_ok=True)
+        output.write_bytes(contents[url])
 
-        def do_GET(self):
-            served.asked.append(self.path)
-            found = served.get(self.path.partition("?")[0], 404)
-            body = b"" if isinstance(found, int) else found
-            self.send_response(found if isinstance(found, int) else 200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield served
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    monkeypatch.setattr("kdcli.download.fetch.fetch", fetch)
+    return contents, asked
 
 
 def zipped(**files):
@@ -150,13 +126,10 @@ def test_what_is_here_from_elsewhere_or_is_not_ours_is_not_overwritten(rte, got,
     assert failed(4, "rte", "--url", other, "-o", ".")["what"] == "the output exists already"
 
 
-def test_a_task_is_no_single_file(failed):
-    assert "one file" in failed(2, "rte", "--url", "https://host/rte.zip")["what"]
-
-
 def test_vectors_are_a_file_that_the_student_reads(served, got, here):
-    served["/mirror/glove.6B.zip"] = zipped(**{"glove.6B.50d.txt": b"x", "glove.6B.300d.txt": VECTORS})
-    result = got("glove.6B.300d", "--url", f"{served.url}/mirror/glove.6B.zip?download=1")
+    (contents, asked), url = served, "https://host/mirror/glove.6B.zip?download=1"
+    contents[url] = zipped(**{"glove.6B.50d.txt": b"x", "glove.6B.300d.txt": VECTORS})
+    result = got("glove.6B.300d", "--url", url)
     (file,) = result["files"]
     assert file["path"] == "glove.6B.300d.txt"
     path = here / "data/glove.6B.300d/glove.6B.300d.txt"
@@ -167,41 +140,33 @@ def test_vectors_are_a_file_that_the_student_reads(served, got, here):
     assert sorted(item.name for item in path.parent.iterdir()) == [MARKER, "glove.6B.300d.txt", "source.json"]
     (command,) = result["next"]
     assert command.endswith("--set student.vectors=data/glove.6B.300d/glove.6B.300d.txt")
-    assert got("glove.6B.300d", "--url", f"{served.url}/mirror/glove.6B.zip?download=1")["done"] is False
-    assert len(served.asked) == 1
+    assert got("glove.6B.300d", "--url", url)["done"] is False
+    assert asked == [url]
 
 
 def test_the_archive_is_kept_for_other_sources(served, got, here, monkeypatch, capsys):
-    from dataclasses import replace
-
-    import kdcli.download as sources
-    from kdcli.download import get as get_module
-
-    address = f"{served.url}/glove.6B.zip"
-    data = zipped(**{"glove.6B.50d.txt": VECTORS, "glove.6B.100d.txt": VECTORS})
-    served["/glove.6B.zip"] = data
-    two = [source for source in SOURCES if source.name in ("glove.6B.50d", "glove.6B.100d")]
-    small = tuple(replace(source, address=address, size=len(data), sha256=None) for source in two)
-    monkeypatch.setattr(sources, "SOURCES", small)
-    monkeypatch.setattr(get_module, "SOURCES", small)
+    (contents, asked), source = served, next(one for one in SOURCES if one.name == "glove.6B.100d")
+    address = source.address
+    contents[address] = zipped(**{"glove.6B.50d.txt": VECTORS, "glove.6B.100d.txt": VECTORS})
+    monkeypatch.setattr("kdcli.download.get.sha256", lambda path: source.sha256)
     assert run(["data", "get", "glove.6B.50d"]) == 0
     err = capsys.readouterr().err
     assert "data/glove.6B.zip is kept for glove.6B.100d" in err
     assert run(["data", "get", "glove.6B.100d"]) == 0
     assert "data/glove.6B.zip is here: nothing is downloaded" in capsys.readouterr().err
-    assert served.asked == ["/glove.6B.zip"]
+    assert asked == [address]
 
 
 def test_transfer_sets(served, got, here):
     files = {"sets/SST-2/train.tsv": b"label\tsentence\n1\ta film\n", "sets/sst2-gpt2.txt": b"a generated text\n"}
-    served["/sets.zip"] = zipped(**files)
-    result = got("distillation-data", "--url", f"{served.url}/sets.zip")
+    served[0]["https://host/sets.zip"] = zipped(**files)
+    result = got("distillation-data", "--url", "https://host/sets.zip")
     assert [file["path"] for file in result["files"]] == [f"texts/{name}" for name in files]
     assert (here / "data/distillation-data/texts/sets/sst2-gpt2.txt").read_bytes() == b"a generated text\n"
     assert result["next"] == ["kd transfer corpus --profile sst2 --data-dir data/sst2 --input FILE"]
 
 
-def test_offline_names_the_file_and_its_place(failed, got, here, capsys):
+def test_offline_names_the_file_and_its_place_and_a_task_is_no_single_file(failed, got, here, capsys):
     error = failed(6, "distillation-data", "--offline")
     assert error["file"] == "https://nlp.nyc3.digitaloceanspaces.com/distillation-data.zip"
     assert "put it at data/distillation-data.zip" in error["hint"]
@@ -209,6 +174,7 @@ def test_offline_names_the_file_and_its_place(failed, got, here, capsys):
     (here / "data").mkdir()
     (here / "data/distillation-data.zip").write_bytes(zipped(**{"a.txt": b"one\n"}))
     assert got("distillation-data", "--offline")["files"][0]["path"] == "texts/a.txt"
+    assert "one file" in failed(2, "rte", "--url", "https://host/rte.zip")["what"]
 
 
 @pytest.fixture
@@ -225,7 +191,7 @@ def result(capsys, *arguments, code=0):
     return json.loads(capsys.readouterr().out)
 
 
-def test_json_is_one_object(capsys, folder):
+def test_json_is_one_object_of_a_folder_with_a_profile_or_of_the_sample(capsys, folder):
     report = result(capsys, "--profile", "sst2", "--data-dir", str(folder))
     assert report["fit"] is True
     train, dev = report["tables"]
@@ -233,6 +199,8 @@ def test_json_is_one_object(capsys, folder):
     assert train["labels"]["known"][1] == {"label": "1", "name": "positive", "count": 6, "share": 6 / 13}
     found = {name: report["overlaps"][0][name] for name in ("rows", "alike", "example")}
     assert found == {"rows": 1, "alike": 2, "example": [9, 2]}
+    assert result(capsys)["task"] == "demo"
+    assert run(["data", "check", "--data-dir", str(folder)]) == 2
 
 
 def test_a_profile_that_cannot_run_exits_with_4_and_all_reasons(capsys, folder):
@@ -260,11 +228,3 @@ def test_columns_and_settings_of_ones_own(capsys, folder):
     report = result(capsys, "--profile", "custom", "--data-dir", str(folder), *flags, *more)
     assert report["max_words"] == 2
     assert report["tables"][0]["words"]["essay"]["longer"] == 1
-
-
-def test_without_a_profile_it_checks_the_sample(capsys):
-    assert result(capsys)["task"] == "demo"
-
-
-def test_a_folder_needs_a_profile(capsys, folder):
-    assert run(["data", "check", "--data-dir", str(folder)]) == 2

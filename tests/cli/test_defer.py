@@ -1,5 +1,3 @@
-"""A student that defers what it is unsure of: calibrated by ``kd distil``, alone and with its teacher."""
-
 import csv
 import json
 

@@ -42,9 +42,15 @@ def kd(*arguments, **keywords):
     return subprocess.run([*KD, *arguments], capture_output=True, text=True, timeout=60, **keywords)
 
 
-def test_every_command_is_in_the_table():
+def test_every_command_is_in_the_table_and_every_setting_with_a_flag_an_option():
     groups = {path.rpartition(" ")[0] for path in TABLE} - {""}
     assert set(map(" ".join, COMMANDS)) | groups == set(TABLE)
+    names = {name for command in COMMANDS.values() for option in options(command) for name in option.opts}
+    tables = ["task", "transfer", "transfer.lite", "transfer.heavy", "transfer.corpus", "teacher", "teacher.export"]
+    tables += ["join", "student", "seed", "device", "precision"]
+    flags = [flag for table in tables for _, _, flag in flags_of(table)]
+    assert len(flags) > 35
+    assert {name for flag in flags for name in flag.names} <= names
 
 
 @every_command
@@ -56,14 +62,10 @@ def test_global_flags_go_to_the_front_of_every_command(path, flag):
 
 
 @every_command
-def test_no_flag_of_a_command_is_a_global_one(path):
+def test_no_flag_of_a_command_is_a_global_one_and_values_that_look_like_one_stay_where_they_are(path):
     names = [name for option in options(COMMANDS[path]) for name in (*option.opts, *option.secondary_opts)]
     assert not set(names) & {*GLOBAL, CODE}
     assert len(names) == len(set(names))
-
-
-@every_command
-def test_values_that_look_like_global_flags_stay_where_they_are(path):
     for option in options(COMMANDS[path]):
         if option.is_flag:
             continue
@@ -123,26 +125,21 @@ def test_a_wrong_value_of_a_setting_s_option_is_a_usage_error(line, hint, capsys
     assert capsys.readouterr().err.splitlines()[-1] == f"hint: {hint}"
 
 
-def test_every_setting_with_a_flag_is_an_option_of_a_command():
-    names = {name for command in COMMANDS.values() for option in options(command) for name in option.opts}
-    tables = ["task", "transfer", "transfer.lite", "transfer.heavy", "transfer.corpus", "teacher", "teacher.export"]
-    tables += ["join", "student", "seed", "device", "precision"]
-    flags = [flag for table in tables for _, _, flag in flags_of(table)]
-    assert len(flags) > 35
-    assert {name for flag in flags for name in flag.names} <= names
-
-
 def test_flags_of_a_generator_are_its_own_options(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(["transfer", "heavy", "--generator", "mlm", "--lr", "-1", "--dry-run"]) == 2
     assert capsys.readouterr().err.startswith("error: --lr: '-1' should be greater than 0\nhint: generators.mlm.lr: ")
 
 
-def test_kd_alone_shows_help_and_a_group_alone_is_an_error(capsys):
+def test_kd_alone_shows_help_a_group_alone_is_an_error_and_the_version(capsys):
     assert run([]) == 0
     assert "Usage: kd" in capsys.readouterr().out
     assert run(["profile"]) == 2
     assert capsys.readouterr().err.startswith("error: missing command\nhint: `kd profile --help`")
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"kd {kdcli.__version__}\n"
+    assert run(["profile", "list", "-V", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"version": kdcli.__version__}
 
 
 def imported(*arguments, **environ):
@@ -176,13 +173,6 @@ def test_help_and_listings_import_nothing_heavy(line):
 def test_completion_imports_nothing_heavy():
     environ = {"_KD_COMPLETE": "complete_bash", "COMP_WORDS": "kd profile sh", "COMP_CWORD": "2"}
     assert imported(**environ) <= {"pydantic"}
-
-
-def test_version(capsys):
-    assert run(["--version"]) == 0
-    assert capsys.readouterr().out == f"kd {kdcli.__version__}\n"
-    assert run(["profile", "list", "-V", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"version": kdcli.__version__}
 
 
 @pytest.mark.parametrize("path", [(), *COMMANDS], ids=" ".join)
@@ -270,16 +260,13 @@ def failing(monkeypatch):
     return fail_with
 
 
-def test_error_names_file_row_and_key(failing, capsys):
+def test_an_error_names_file_row_and_key_and_an_unexpected_one_has_a_traceback_with_debug_alone(failing, capsys):
     failing(DataError("bad\n  row", file="a.tsv", row=3, key="label", hint="fix\nit"))
     assert run(["profile", "list", "--json"]) == 4
     out, err = capsys.readouterr()
     assert err == "error: bad row (file a.tsv, row 3, key label)\nhint: fix it\n"
     error = json.loads(out)["error"]
     assert (error["type"], error["file"], error["row"], error["key"]) == ("DataError", "a.tsv", 3, "label")
-
-
-def test_unexpected_error_has_a_traceback_with_debug_alone(failing, capsys):
     failing(ZeroDivisionError("by zero"))
     assert run(["profile", "list"]) == 1
     err = capsys.readouterr().err
@@ -371,6 +358,17 @@ def test_completion(line, expected):
     environ = {**os.environ, "_KD_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words_) - 1)}
     done = kd(env=environ)
     assert done.stdout.split() == expected, done.stderr
+
+
+@pytest.mark.parametrize("command", ["run-all", "student", "teacher train", "transfer heavy"])
+def test_a_wrong_or_missing_tracker_is_an_error_before_any_work(command, tmp_path, capsys, monkeypatch):
+    line = [*command.split(), "--profile", "sst2", "--run-dir", str(tmp_path / "run"), "--track"]
+    assert run([*line, "tensorbord"]) == 2
+    assert "(key track)\nhint: the trackers are tensorboard, wandb" in capsys.readouterr().err
+    monkeypatch.setattr("kdcli.run.tracking.find_spec", lambda name: None)
+    assert run([*line, "tensorboard"]) == 6
+    assert capsys.readouterr().err.endswith("hint: pip install 'kdcli[track]'\n")
+    assert not (tmp_path / "run").exists()
 
 
 def test_python_warnings_are_one_line_each(failing, monkeypatch, capsys):

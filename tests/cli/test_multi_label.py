@@ -1,5 +1,3 @@
-"""A teacher of several labels a text through ``kd distil``: alone, with a guarantee, as an ensemble, and zero-shot."""
-
 from dataclasses import replace
 
 import numpy as np

@@ -25,7 +25,7 @@ def test_show_resolved_prints_each_value_with_its_origin(capsys, monkeypatch):
     assert origins['layout = "auto"'] == "default"
 
 
-def test_copy_is_a_profile_of_ones_own(capsys, tmp_path, monkeypatch):
+def test_copy_is_a_profile_of_ones_own_and_never_overwrites_unasked(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(["profile", "copy", "demo"]) == 0
     assert capsys.readouterr().out == "demo is in demo.toml\n"
@@ -34,9 +34,6 @@ def test_copy_is_a_profile_of_ones_own(capsys, tmp_path, monkeypatch):
     assert "kd run-all --profile sub/my.toml" in copied and "--profile demo" not in copied
     assert tomli.loads(copied) == files.read(files.find("demo"))
     assert load_profile("sub/my.toml").settings == load_profile("demo").settings
-
-
-def test_copy_never_overwrites_unasked(capsys, tmp_path):
     target = tmp_path / "my.toml"
     target.write_text("precious")
     assert run(["profile", "copy", "demo", str(target)]) == 4

@@ -1,5 +1,3 @@
-"""``kd transfer heavy`` and ``corpus`` on a tiny task, with each generator, and transfer sets of several methods."""
-
 import json
 import os
 import subprocess

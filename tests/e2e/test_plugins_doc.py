@@ -2,8 +2,6 @@
 
 A command that names no profile gets one of a tiny task; pip is stood in for, since ``test_wheels.py`` runs it."""
 
-import inspect
-import json
 import re
 import shlex
 import shutil
@@ -12,10 +10,9 @@ import sys
 import tomllib
 from pathlib import Path
 
-import fake_plugin
 import polars as pl
 import pytest
-from e2e.conftest import THINGS, refused, succeeded
+from e2e.conftest import THINGS, succeeded
 from made_teacher import make_teacher
 from typer.main import get_command
 
@@ -209,46 +206,3 @@ def test_a_command_of_a_page(line, here, nli):
     options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
     more = ["--dry-run"] if "--dry-run" in options else ["--seconds", "0.05"] if name == "bench" else []
     succeeded(here.kd(*words, *(word for word in more if word not in words)))
-
-
-@pytest.fixture
-def code(tmp_path):
-    def copy(module, name):
-        path = tmp_path / name
-        path.write_text(inspect.getsource(module))
-        return path
-
-    return copy
-
-
-def test_a_whole_run_and_a_changed_file(tiny, code, monkeypatch):
-    splice, bag = code(fake_plugin, "splice.py"), code(fake_plugin, "bag.py")
-    files = ("--code", splice, "--code", bag)
-    chosen = ("--set", "transfer.method=heavy", "--set", "transfer.generator=splice", "--set", "student.model=bag")
-    line = ("run-all", "--until", "student", *chosen, *files)
-    succeeded(tiny.stage(*line, "--json"))
-    versions = tiny.lock["student"]["versions"]
-    assert {"splice.py", "bag.py"} < set(versions) and len(versions["bag.py"]) == 8
-
-    monkeypatch.delenv("KD_CODE")
-    ended = tiny.stage(*line, "--dry-run", "--json")
-    assert not any(stage["reasons"] for stage in ended.result["stages"])
-    bag.write_text(bag.read_text() + "\n# changed\n")
-    reasons = {stage["stage"]: stage["reasons"] for stage in tiny.stage(*line, "--dry-run", "--json").result["stages"]}
-    assert reasons.pop("student") == ["input bag.py changed"]
-    assert not any(reasons.values()), "nothing else depends on it"
-    splice.write_text(splice.read_text() + "\n# changed\n")
-    reasons = {stage["stage"]: stage["reasons"] for stage in tiny.stage(*line, "--dry-run", "--json").result["stages"]}
-    for stage in ("fine-tune", "prefixes", "sample"):
-        assert "input splice.py changed" in reasons[stage]
-    assert not reasons["cache"] and not reasons["teacher"]
-
-    monkeypatch.delenv("KD_CODE")
-    predict = ("predict", "--student", tiny.run_dir / "student", "--input", tiny.data / "test.tsv")
-    ended = tiny.kd(*predict)
-    refused(ended, 5, "no student plugin is named bag", "--code bag.py")
-    # In a process of its own, and from elsewhere: the flag stands anywhere, and the path is relative.
-    arguments = [sys.executable, "-m", "kdcli", *map(str, predict), "--json", "--code", "bag.py"]
-    done = subprocess.run(arguments, cwd=bag.parent, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)

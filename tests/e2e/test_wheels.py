@@ -1,5 +1,3 @@
-"""Wheels in a fresh environment: kd as it is published, a plugin that `kd plugins new` wrote, and a broken one."""
-
 import json
 import os
 import subprocess

@@ -9,17 +9,15 @@ repository:
 
 REFERENCE, by default beside the tests, becomes:
 
-    model/       weights, inputs and outputs of small random models that read texts segment by segment; the tests read
-                 the first one. Three things are asked in another way than the old code does by itself: losses in the
-                 order of the words (``keep_order``), memories that are empty at the start, all numbers as float32
+    model/       weights, inputs and outputs of small random models. Three things are asked in another way than the old
+                 code does by itself: losses in the order of the words (``keep_order``), memories that are empty at
+                 the start, all numbers as float32
     wt103/       a small model in the published form: configuration, weights in both forms, vocabulary in all three
     forms/       the vocabulary as torch saves it today, and as transformers 4.35.2 saved what it had loaded
     texts.json   texts, their words, ids and what is made of them again; the loss of each word of one text
-    shared.json  hashes of the words of many texts in ../shared
 """
 
 import contextlib
-import hashlib
 import json
 import pickle
 import random
@@ -35,29 +33,15 @@ from transformers import TransfoXLConfig, TransfoXLLMHeadModel, TransfoXLTokeniz
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "tests/unit/plugins/transfoxl/reference"
-SHARED = ROOT.parent / "shared/data"
 WORDS = 300
 MADE = 150
-ROWS = 400
 
 PUBLISHED = ("counter", "special", "min_freq", "max_size", "lower_case", "delimiter", "vocab_file", "idx2sym")
 PUBLISHED += ("sym2idx", "eos_idx")
 WRITTEN = (ROOT / "tests/oracle/transfoxl_texts.txt").read_text("utf-8").splitlines()
 PIECES = sorted({piece for text in WRITTEN for piece in text.split()} - {"<eos>"})
 GLUED = ("", " ", " ", " ", " ", "  ")
-FILES = {
-    "glue/MRPC/dev.tsv": 3,
-    "glue/QQP/dev.tsv": 3,
-    "glue/CoLA/dev.tsv": 3,
-    "glue/STS-B/dev.tsv": 7,
-    "glue/RTE/dev.tsv": 1,
-    "glue/QNLI/dev.tsv": 2,
-    "glue/SST-2/dev.tsv": 0,
-    "text/wikitext-2.test.txt": 0,
-    "text/movie_reviews_sentences.txt": 0,
-}
-"""Files in ../shared, and the column with texts."""
-SEGMENT_ROWS, TIMES, IGNORED = 3, (6, 4, 1, 7), -100
+ROWS, TIME = 3, 6
 SMALL = {"vocab_size": 40, "d_model": 12, "d_embed": 12, "n_head": 2, "d_head": 5, "d_inner": 20, "n_layer": 2}
 CASES = {
     "untied": {
@@ -81,26 +65,12 @@ def build(changes: dict, seed: int) -> TransfoXLLMHeadModel:
 
 @torch.no_grad()
 def read(model: TransfoXLLMHeadModel) -> dict[str, torch.Tensor]:
-    """Read random texts in segments, the last of which has padding behind two of the texts."""
-    config, found = model.config, {}
-    mems = None
-    if config.mem_len:
-        mems = [torch.empty(0, SEGMENT_ROWS, config.d_model) for _ in range(config.n_layer)]
-    for number, time in enumerate(TIMES):
-        words = torch.randint(1, config.vocab_size, (SEGMENT_ROWS, time))
-        labels = words.clone()
-        if number == len(TIMES) - 1:
-            for row, padding in ((1, 3), (2, 5)):
-                words[row, -padding:], labels[row, -padding:] = 0, IGNORED
-        output = model(input_ids=words, mems=mems)
-        segment = {"input_ids": words, "labels": labels, "log_probs": output.logits}
-        if time > 1:
-            segment["losses"] = model(input_ids=words, mems=mems, labels=labels).losses.view(SEGMENT_ROWS, time - 1)
-        mems = output.mems
-        if mems is not None:
-            segment["mems"] = torch.stack(list(mems)).transpose(1, 2)  # [layers, rows, places, d_model]
-        found |= {f"{number}.{name}": values.contiguous() for name, values in segment.items()}
-    return found
+    """Read random texts."""
+    mems = [torch.empty(0, ROWS, model.config.d_model) for _ in range(model.config.n_layer)]
+    words = torch.randint(1, model.config.vocab_size, (ROWS, TIME))
+    losses = model(input_ids=words, mems=mems, labels=words.clone()).losses.view(ROWS, TIME - 1)
+    found = {"input_ids": words, "log_probs": model(input_ids=words, mems=mems).logits, "losses": losses}
+    return {f"0.{name}": values.contiguous() for name, values in found.items()}
 
 
 def ties(model: TransfoXLLMHeadModel) -> list[list[str]]:
@@ -147,8 +117,6 @@ def main(reference: Path) -> None:
     ]
     config = write_model(reference / "wt103", len(tokenizer))
     write_json(reference / "texts.json", {"rows": rows, "losses": losses(reference / "wt103", config, encoded[0])})
-    if SHARED.exists():
-        write_json(reference / "shared.json", {name: digest(tokenizer, name, column) for name, column in FILES.items()})
 
 
 def made_texts() -> list[str]:
@@ -195,16 +163,6 @@ def losses(folder: Path, config: TransfoXLConfig, ids: list[int]) -> list[float]
         nothing = [torch.empty(0, 1, config.d_model)] * config.n_layer  # else it remembers zeros
         found: list[float] = model(tokens, mems=nothing, labels=tokens).losses[0].tolist()
     return found
-
-
-def digest(tokenizer: TransfoXLTokenizer, name: str, column: int) -> dict[str, str | int]:
-    """Hash the words of the first texts of a file, and what is made of them again."""
-    lines = (SHARED / name).read_text("utf-8").split("\n")[:ROWS]
-    texts = [row[column] for line in lines if len(row := line.split("\t")) > column]
-    cut = [tokenizer.tokenize(text, split_special_tokens=True) for text in texts]
-    joined = [tokenizer.convert_tokens_to_string(words) for words in cut]
-    hashed = hashlib.sha256(json.dumps([cut, joined]).encode()).hexdigest()
-    return {"column": column, "rows": ROWS, "texts": len(texts), "sha256": hashed}
 
 
 def write_json(path: Path, value: object) -> None:

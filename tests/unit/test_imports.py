@@ -1,5 +1,3 @@
-"""Imports run one way, no two files import each other in a circle, and plugins import the public contract alone."""
-
 import ast
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path

@@ -8,6 +8,7 @@ import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from notes import Notes
 from raising import raising
 
 from kdcli.api import QuietReporter
@@ -88,26 +89,13 @@ def parts(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-class Counting(QuietReporter):
-    def __init__(self):
-        self.count = 0
-
-    def progress(self, title, total=None, unit="rows"):
-        self.shown = title, total, unit
-        return super().progress(title, total, unit)
-
-    def advance(self, steps=1, **shown):
-        self.count += steps
-
-
 def test_a_file_comes_whole(server, tmp_path):
     server.answers = [whole]
-    output, counting = tmp_path / "new" / "a.zip", Counting()
-    fetch(f"{server.url}/a.zip", output, digest=DIGEST, size=len(BODY), reporter=counting)
+    output, notes = tmp_path / "new" / "a.zip", Notes()
+    fetch(f"{server.url}/a.zip", output, digest=DIGEST, size=len(BODY), reporter=notes)
     assert (tmp_path / "new" / "a.zip").read_bytes() == BODY
     assert parts(tmp_path / "new") == ["a.zip"]
-    assert counting.shown == ("a.zip", len(BODY), "bytes")
-    assert counting.count >= len(BODY)
+    assert notes.rows >= notes.total == len(BODY)
     assert len(server.asked) == 1 and server.asked[0][1]["Accept-Encoding"] == "identity"
 
 

@@ -1,5 +1,3 @@
-"""What a bench measures, and how; in this process where no other is needed."""
-
 import json
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict

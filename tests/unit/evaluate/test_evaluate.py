@@ -1,5 +1,3 @@
-"""Evaluating models on tables: which rows, which models, which comparisons."""
-
 import json
 from dataclasses import asdict, dataclass, field
 

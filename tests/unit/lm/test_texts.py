@@ -63,7 +63,7 @@ def test_cuts_are_at_random_characters_and_pieces_are_encoded_for_themselves(tok
     assert share == pytest.approx(expected, abs=0.05)
 
 
-def test_the_first_token_is_given_and_padding_does_not_count(tokenizer):
+def test_the_first_token_is_given_and_a_text_that_is_too_long_has_no_end(tokenizer):
     made = TokenTexts(TEXTS, tokenizer, LONG)
     batch = {name: values.numpy() for name, values in made.rows.batch([0, 2]).items()}
     longest, short = made.rows.lengths[[0, 2]]
@@ -73,9 +73,6 @@ def test_the_first_token_is_given_and_padding_does_not_count(tokenizer):
     assert (batch["labels"][0, 1:] == batch["input_ids"][0, 1:]).all()
     assert batch["labels"][1, 1:].tolist() == [tokenizer.eos_token_id] + [IGNORED] * (longest - 2)
     assert made.tokens[made.rows.offsets[:-1]].tolist() == [row[0] for row in tokens_of(made)]
-
-
-def test_a_text_that_is_too_long_has_no_end(tokenizer):
     text = TEXTS[0]
     encoded = tokenizer(text)["input_ids"]
     fits = len(encoded) + 1

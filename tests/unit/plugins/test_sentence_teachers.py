@@ -1,5 +1,3 @@
-"""Teachers of Sentence Transformers and setfit against the raw models; skipped where the library is missing."""
-
 import json
 import sys
 
@@ -8,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from made_teacher import Hostile, decoded, make_decoder, rewrite
+from made_teacher import Hostile, decoded, make_decoder, raw_logits, rewrite
 from notes import Notes
 from raising import raising
 from sklearn.linear_model import LogisticRegression
@@ -32,26 +30,6 @@ def load(plugin, folder, max_length=0, long_texts="cut", precision="fp32", **opt
     return registry.load("teachers", plugin).load(str(folder), made, labels=(), reporter=Notes(), **how)
 
 
-def test_a_missing_library_names_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    folder = tiny_teacher(tmp_path / "model")
-    (folder / "model_head.pkl").write_bytes(b"")
-    with raising(MissingError, hint="pip install 'kdcli[setfit]'"):
-        load("setfit", folder, trust=True)
-
-
-@torch.inference_mode()
-def paired(folder, columns, max_length=64):
-    """The raw outputs of each pair alone."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    rows = [
-        tokenizer([one], [other], truncation=True, max_length=max_length, return_tensors="pt")
-        for one, other in zip(*columns, strict=True)
-    ]
-    return torch.cat([model(**row).logits for row in rows]).numpy()
-
-
 @pytest.mark.parametrize(
     ("labels", "problem"),
     [(COLOURS, None), (COLOURS, "single_label_classification"), (("score",), None), (("score",), "regression")],
@@ -63,7 +41,7 @@ def test_a_cross_encoder_gives_raw_logits_whatever_its_settings_say(tmp_path, la
     teacher = load("cross-encoder", folder)
     found = teacher.logits(PAIRS, 3)
     assert teacher.labels == (() if len(labels) == 1 else labels) and found.dtype == np.float32
-    np.testing.assert_allclose(found, paired(folder, PAIRS), atol=1e-5)
+    np.testing.assert_allclose(found, raw_logits(folder, *PAIRS), atol=1e-5)
     assert found.max() > 1  # no sigmoid
     plain = load("transformers", folder)
     sizes = ("parameters", "parameters_without_embeddings", "megabytes", "max_length")
@@ -76,18 +54,15 @@ def test_a_cross_encoder_that_the_library_has_saved(tmp_path):
     folder = tmp_path / "saved"
     library.CrossEncoder(str(plain), local_files_only=True).save_pretrained(str(folder))
     assert json.loads((folder / "config_sentence_transformers.json").read_text())["activation_fn"].endswith("Sigmoid")
-    np.testing.assert_allclose(load("cross-encoder", folder).logits(PAIRS, 8), paired(plain, PAIRS), atol=1e-5)
+    np.testing.assert_allclose(load("cross-encoder", folder).logits(PAIRS, 8), raw_logits(plain, *PAIRS), atol=1e-5)
 
 
-def test_a_cross_encoder_cuts_and_counts_long_pairs_and_reads_masks(tmp_path):
+def test_a_cross_encoder_cuts_long_pairs_and_what_is_none(tmp_path):
     folder = tiny_teacher(tmp_path / "model", COLOURS)
     columns = [[LONG, "warm [MASK]", "dull"], ["poor", "the cast", LONG]]
     teacher = load("cross-encoder", folder, max_length=20)
-    np.testing.assert_allclose(teacher.logits(columns, 2), paired(folder, columns, 20), atol=1e-5)
+    np.testing.assert_allclose(teacher.logits(columns, 2), raw_logits(folder, *columns, max_length=20), atol=1e-5)
     assert (teacher.max_length, teacher.cut) == (20, 2)
-
-
-def test_what_is_no_cross_encoder(tmp_path):
     folder = tiny_teacher(tmp_path / "model")
     with raising(DataError, key="teacher.plugin"):
         load("cross-encoder", folder).logits([TEXTS], 8)
@@ -216,12 +191,16 @@ def test_heads_of_several_labels_are_refused(tmp_path, head):
         load("setfit", folder, trust=True)
 
 
-def test_the_pickle_is_read_on_explicit_trust_alone(tmp_path):
+def test_the_pickle_is_read_on_explicit_trust_alone_and_a_missing_library_names_what_to_install(tmp_path, monkeypatch):
     folder = tiny_teacher(tmp_path / "model")
     joblib.dump(Hostile(tmp_path / "ran"), folder / "model_head.pkl")
     with raising(KdError, key="teachers.setfit.trust", exit_code=3, hint="teachers.setfit.trust=true"):
         load("setfit", folder)
     assert not (tmp_path / "ran").exists()
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    (folder / "model_head.pkl").write_bytes(b"")
+    with raising(MissingError, hint="pip install 'kdcli[setfit]'"):
+        load("setfit", folder, trust=True)
 
 
 def test_what_is_no_model_of_setfit(tmp_path):
@@ -239,7 +218,7 @@ def test_what_is_no_model_of_setfit(tmp_path):
         load("setfit", folder, trust=True)
 
 
-def test_setfit_cuts_counts_and_follows_its_files(tmp_path):
+def test_setfit_cuts_counts_follows_its_files_and_keeps_the_contract(tmp_path):
     folder = make_setfit(tmp_path / "model", None, list(COLOURS))
     head = fitted(LogisticRegression(), folder, THREE)
     teacher = load("setfit", folder, max_length=16, trust=True)
@@ -253,11 +232,6 @@ def test_setfit_cuts_counts_and_follows_its_files(tmp_path):
     after = teacher.fingerprint()
     rewrite(folder, "1_Pooling/config.json", pooling_mode_mean_tokens=False, pooling_mode_cls_token=True)
     assert len({before, after, teacher.fingerprint()}) == 3
-
-
-def test_setfit_keeps_the_contract(tmp_path):
-    folder = make_setfit(tmp_path / "model", None, list(COLOURS))
-    fitted(LogisticRegression(), folder, THREE)
     found = {outcome.check: outcome for outcome in check_teacher("setfit", model=folder, options={"trust": True})}
     assert {outcome.result for outcome in found.values()} == {"passed"}
     assert found["logits"].detail == "single texts" and found["long texts"].detail == "read by cut"

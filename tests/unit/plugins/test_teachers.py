@@ -1,10 +1,10 @@
-"""The built-in teachers against plain loops over the raw models."""
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from made_teacher import decoded, make_decoder, rewrite
+from made_teacher import decoded, make_decoder, raw_logits, rewrite
 from notes import Notes
 from raising import raising
 from scipy.special import expit, log_softmax
@@ -25,6 +25,9 @@ def load(plugin, folder, labels=("dull", "warm", "slow"), max_length=0, long_tex
     made = registry.options("teachers", plugin, options)
     module = registry.load("teachers", plugin)
     return module.load(str(folder), made, labels=labels, reporter=notes or Notes(), **how)
+
+
+classified = partial(raw_logits, max_length=64)
 
 
 def parts(folder):
@@ -82,7 +85,7 @@ def test_the_representation_of_zero_shot_is_the_mean_over_its_sentences(tmp_path
     np.testing.assert_allclose(states, wanted, atol=1e-5)
 
 
-def test_zero_shot_with_another_template(tmp_path):
+def test_zero_shot_with_another_template_what_it_cannot_read_and_its_fingerprint(tmp_path):
     folder = tiny_teacher(tmp_path / "nli")
     found = load("zero-shot", folder, template="the {} plot").logits([TEXTS], 8)
     wanted = entailed(folder, TEXTS, [f"the {label} plot" for label in ("dull", "warm", "slow")], 0)
@@ -90,6 +93,27 @@ def test_zero_shot_with_another_template(tmp_path):
     for template in ("no place", "{} and {}"):
         with raising(KdError, key="teachers.zero-shot.template"):
             load("zero-shot", folder, template=template)
+    long = "warm " * 60
+    with raising(DataError, key=long):
+        load("zero-shot", folder, ("dull", long))
+    with pytest.raises(DataError):
+        load("zero-shot", folder, max_length=12)
+    for labels in ((), ("one",)):
+        with raising(KdError, exit_code=3):
+            load("zero-shot", folder, labels)
+    with raising(DataError, key="teacher.plugin"):
+        load("zero-shot", folder).logits([TEXTS, TEXTS], 8)
+    prints = {
+        load("zero-shot", folder).fingerprint(),
+        load("zero-shot", folder, ("dull", "warm")).fingerprint(),
+        load("zero-shot", folder, template="{}").fingerprint(),
+        load("zero-shot", folder, entailment="1").fingerprint(),
+        load("transformers", folder).fingerprint(),
+    }
+    assert len(prints) == 5
+    before = load("zero-shot", folder).fingerprint()
+    rewrite(folder, "tokenizer_config.json", padding_side="left")
+    assert load("zero-shot", folder).fingerprint() not in prints and before in prints
 
 
 @pytest.mark.parametrize("names", [NLI, NLI[::-1], ("entailment", "other"), ("other", "entailment")])
@@ -165,43 +189,6 @@ def test_zero_shot_in_windows_of_the_premise(tmp_path, way):
     wanted = getattr(entailed(folder, windows, sentences, 0), way)(axis=0)
     np.testing.assert_allclose(found[0], wanted, atol=1e-5)
     np.testing.assert_allclose(found[1:], entailed(folder, ["dull"], sentences, 0), atol=1e-5)
-
-
-def test_what_zero_shot_cannot_read(tmp_path):
-    folder = tiny_teacher(tmp_path / "nli")
-    long = "warm " * 60
-    with raising(DataError, key=long):
-        load("zero-shot", folder, ("dull", long))
-    with pytest.raises(DataError):
-        load("zero-shot", folder, max_length=12)
-    folder = tiny_teacher(tmp_path / "nli")
-    for labels in ((), ("one",)):
-        with raising(KdError, exit_code=3):
-            load("zero-shot", folder, labels)
-    with raising(DataError, key="teacher.plugin"):
-        load("zero-shot", folder).logits([TEXTS, TEXTS], 8)
-
-
-def test_the_fingerprint_of_zero_shot_has_its_sentences(tmp_path):
-    folder = tiny_teacher(tmp_path / "nli")
-    prints = {
-        load("zero-shot", folder).fingerprint(),
-        load("zero-shot", folder, ("dull", "warm")).fingerprint(),
-        load("zero-shot", folder, template="{}").fingerprint(),
-        load("zero-shot", folder, entailment="1").fingerprint(),
-        load("transformers", folder).fingerprint(),
-    }
-    assert len(prints) == 5
-    before = load("zero-shot", folder).fingerprint()
-    rewrite(folder, "tokenizer_config.json", padding_side="left")
-    assert load("zero-shot", folder).fingerprint() not in prints and before in prints
-
-
-@torch.inference_mode()
-def classified(folder, texts, max_length=64):
-    tokenizer, model = parts(folder)
-    rows = [tokenizer([text], truncation=True, max_length=max_length, return_tensors="pt") for text in texts]
-    return torch.cat([model(**row).logits for row in rows]).numpy()
 
 
 @pytest.mark.parametrize("way", ["mean", "max"])
@@ -312,7 +299,7 @@ def test_an_ensemble_with_different_labels_is_an_error_that_names_both(tmp_path,
         load("ensemble", one, models=[str(two)])
 
 
-def test_an_ensemble_needs_two_models_and_a_weight_for_each(tmp_path):
+def test_an_ensemble_needs_two_models_has_the_lowest_limit_and_follows_its_files(tmp_path):
     one, two = make_two(tmp_path)
     for options, key in (
         ({}, "models"),
@@ -325,10 +312,6 @@ def test_an_ensemble_needs_two_models_and_a_weight_for_each(tmp_path):
         assert caught.value.key.startswith(f"teachers.ensemble.{key}")
     with raising(MissingError, key="teachers.ensemble.models"):
         load("ensemble", one, models=[str(tmp_path / "nowhere")])
-
-
-def test_an_ensemble_has_the_lowest_limit_counts_cuts_once_and_follows_its_files(tmp_path):
-    one, two = make_two(tmp_path)
     rewrite(two, "tokenizer_config.json", model_max_length=16)
     teacher = load("ensemble", one, models=[str(two)])
     teacher.logits([[LONG, "dull", "warm " * 20]], 2)

@@ -1,5 +1,3 @@
-"""Joined sets as arrays: kd's own, and d-bert's as its ``join_logits`` writes them."""
-
 import json
 
 import numpy as np
@@ -61,12 +59,8 @@ def words_of(texts, tokenizer):
 def test_arrays_of_a_joined_set(tmp_path, suffix):
     result, output = run(tmp_path, single(tmp_path, suffix))
     examples, tokenizer = load_examples(output, SINGLE), load_tokenizer(output)
-    assert words_of(examples.texts[0], tokenizer) == [
-        ["a", "good", "film"],
-        ["a", "[MASK]", "film"],
-        ["[MASK]"],
-        ["bad", "bad", "bad"],
-    ]
+    words = [["a", "good", "film"], ["a", "[MASK]", "film"], ["[MASK]"], ["bad", "bad", "bad"]]
+    assert words_of(examples.texts[0], tokenizer) == words
     assert examples.lengths.tolist() == [3, 3, 1, 3]
     # Full float32 precision, whatever the form of the table.
     expected = np.array([[-0.1, 1.5], [1e-30, 2.0], [0.1, -0.7], [3.3, 1 / 3]], np.float32)
@@ -179,12 +173,8 @@ def test_vectors_of_a_file(tmp_path):
     vectors, words = load_vectors(output), vocabulary(load_tokenizer(output))
     assert vectors.matrix.shape == (7, 3)
     assert words[6] == "unseen", "a word that has a vector can be read though the joined set has it not"
-    assert vectors.matrix[[words.index(word) for word in ("unseen", "film", "good", "[PAD]")]].tolist() == [
-        [7, 8, 9],
-        [1, 2, 3],
-        [4, 5, 6],
-        [0, 0, 0],
-    ]
+    known = vectors.matrix[[words.index(word) for word in ("unseen", "film", "good", "[PAD]")]]
+    assert known.tolist() == [[7, 8, 9], [1, 2, 3], [4, 5, 6], [0, 0, 0]]
     others = vectors.matrix[[words.index(word) for word in ("a", "bad", "[MASK]")]]
     assert np.abs(others).max() <= 0.25
     assert len(np.unique(others)) == others.size
@@ -210,15 +200,12 @@ def asked(monkeypatch):
     return asked
 
 
-def test_vectors_of_an_encoder(tmp_path, asked):
+def test_vectors_and_word_pieces_of_an_encoder(tmp_path, asked):
     result, output = run(tmp_path, single(tmp_path), encoder="some/encoder", vectors="teacher", dimension=5)
     assert asked == [("some/encoder", vocabulary(load_tokenizer(output)), 5, "cpu")]
     assert vocabulary(load_tokenizer(output))[6:] == ["scene"]
     assert load_vectors(output).matrix[1:].min() == 1
     assert (result.vectors, result.found) == ("encoder some/encoder", 7)
-
-
-def test_words_are_cut_into_the_pieces_of_an_encoder_and_not_of_a_file(tmp_path, asked):
     notes, said = Notes(), "a word outside the vocabulary is read as [MASK]"
     how = {"word_pieces": True, "reporter": notes}
     _, output = run(tmp_path, single(tmp_path), encoder="some/encoder", vectors="teacher", **how)
@@ -232,7 +219,7 @@ def test_words_are_cut_into_the_pieces_of_an_encoder_and_not_of_a_file(tmp_path,
     assert sum(said in info for info in notes.infos) == 2
 
 
-def test_table_with_labels_or_without(tmp_path):
+def test_arrays_of_a_table_their_digest_and_what_is_no_encoded_set(tmp_path):
     _, output = run(tmp_path, single(tmp_path))
     tokenizer = load_tokenizer(output)
     table = pl.DataFrame({"sentence": ["a film", "", "good"], "label": ["0", "1", "1"]})
@@ -245,21 +232,6 @@ def test_table_with_labels_or_without(tmp_path):
     assert encode_table(none, tokenizer, SINGLE, 128).labels is None
     with raising(DataError, file="the table"):
         encode_table(none.with_columns(label=pl.Series(["0", None, "1"])), tokenizer, SINGLE, 128)
-
-
-def test_a_folder_of_another_task_or_a_damaged_one_is_refused(tmp_path):
-    _, output = run(tmp_path, single(tmp_path))
-    for folder, task in ((output, Task("other", "single", ("0", "1", "2"))), (output, PAIR), (tmp_path / "no", SINGLE)):
-        with pytest.raises(DataError, match="no encoded"):
-            load_examples(folder, task)
-    words = (output / "sentence.words").read_bytes()
-    (output / "sentence.words").write_bytes(words[:-2])
-    with pytest.raises(DataError, match="no encoded"):
-        load_examples(output, SINGLE)
-
-
-def test_digest_sees_every_array(tmp_path):
-    _, output = run(tmp_path, single(tmp_path))
     seen = {load_examples(output, SINGLE).digest()}
     assert seen == {load_examples(output, SINGLE).digest()}
     for name in ("sentence.words", "sentence.offsets", "logits", "labels"):
@@ -267,6 +239,13 @@ def test_digest_sees_every_array(tmp_path):
         (output / name).write_bytes(bytes([content[0] ^ 1]) + content[1:])
         seen.add(load_examples(output, SINGLE).digest())
     assert len(seen) == 5
+    for folder, task in ((output, Task("other", "single", ("0", "1", "2"))), (output, PAIR), (tmp_path / "no", SINGLE)):
+        with pytest.raises(DataError, match="no encoded"):
+            load_examples(folder, task)
+    words = (output / "sentence.words").read_bytes()
+    (output / "sentence.words").write_bytes(words[:-2])
+    with pytest.raises(DataError, match="no encoded"):
+        load_examples(output, SINGLE)
 
 
 def test_collate_pads_on_the_right():

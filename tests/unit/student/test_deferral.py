@@ -1,5 +1,3 @@
-"""What a student may answer: the bound, the guarantee by simulation, and what is familiar."""
-
 import json
 from math import comb, inf, log
 
@@ -101,7 +99,7 @@ def test_cross_fitting_is_done_by_halves():
     assert 0.95 <= agreement <= 0.97
 
 
-def test_margins_and_differences():
+def test_margins_differences_and_what_is_familiar():
     logits = np.array([[1.0, 3.0, 2.5], [0.0, -1.0, -4.0]], np.float32)
     few = counts([5, 50], [0.2, 0.0])
     assert margins(logits, few, CLASSES, ALL).tolist() == [0.5, 1.0]
@@ -112,9 +110,6 @@ def test_margins_and_differences():
     assert differs(logits, logits + 1, CLASSES).tolist() == [False, False]
     scores = np.array([[4.0], [9.0], [1.0]]), np.array([[4.4], [5.0], [1.6]])  # 9 is beyond the range
     assert differs(*scores, SCORE, 0.5).tolist() == [False, False, True]
-
-
-def test_99_of_100_texts_are_familiar():
     random = np.random.default_rng(1)
     some = counts(random.integers(1, 1000, 1000), random.random(1000))
     found = Familiar.like(some)

@@ -1,5 +1,3 @@
-"""The student as scikit-learn sees it: by use, since ``check_estimator`` does not know texts."""
-
 import pickle
 
 import numpy as np

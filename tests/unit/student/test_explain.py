@@ -1,5 +1,3 @@
-"""Effects of words against a computation by hand: the text is written with ``[MASK]``, and predicted."""
-
 import numpy as np
 import pytest
 import torch

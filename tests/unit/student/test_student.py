@@ -26,7 +26,7 @@ each_form = pytest.mark.parametrize("torch", [False, True], ids=["numpy", "torch
 
 
 @each_kind
-def test_logits_are_the_modules(tmp_path, task):
+def test_logits_are_the_modules_and_batches_make_no_difference(tmp_path, task, monkeypatch):
     folder = make_student(tmp_path / "student", task)
     fast, module = load_student(folder), load_student(folder, torch=True)
     assert fast.compute is not None and module.compute is None
@@ -45,12 +45,7 @@ def test_logits_are_the_modules(tmp_path, task):
         sum(value.size for value in fast.weights.values()),
         sum(value.size for name, value in fast.weights.items() if not name.startswith("embedding.")),
     )
-
-
-@each_kind
-def test_batches_make_no_difference(tmp_path, task, monkeypatch):
-    student = load_student(make_student(tmp_path / "student", task))
-    texts = columns(task, TEXTS * 10)
+    student, texts = fast, columns(task, TEXTS * 10)
     expected = student.logits(texts)
     sizes, compute = [], student.compute
     student.compute = lambda words, lengths: sizes.append(words) or compute(words, lengths)
@@ -64,7 +59,7 @@ def test_batches_make_no_difference(tmp_path, task, monkeypatch):
     assert {len(words[0]) for words in sizes} <= {7, 100 % 7}
 
 
-def test_attributes_and_saving_again(tmp_path):
+def test_a_student_is_saved_again_and_a_folder_of_format_1_is_read(tmp_path):
     folder = make_student(tmp_path / "student", SINGLE)
     student = load_student(str(folder))
     assert student.task == SINGLE
@@ -75,6 +70,13 @@ def test_attributes_and_saving_again(tmp_path):
     assert {path.name for path in folder.iterdir()} == {path.name for path in (tmp_path / "again").iterdir()}
     for path in folder.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+    expected = load_student(folder).logits([TEXTS])
+    rewrite(folder / "config.json", format="kd.student/1")
+    (folder / "labels.json").write_text('{"labels": ["no", "yes"], "names": ["bad", "good"]}')
+    assert np.array_equal(load_student(folder).logits([TEXTS]), expected)
+    rewrite(folder / "config.json", format="kd.student/3")
+    with raising(DataError, hint=("kd.student/3", "kd.student/2")):
+        load_student(folder)
 
 
 def test_what_float16_holds_takes_half_the_bytes(tmp_path):
@@ -90,17 +92,6 @@ def test_what_float16_holds_takes_half_the_bytes(tmp_path):
     assert {value.dtype for value in found.weights.values()} == {np.dtype(np.float32)}
     expected = load_student(tmp_path / "narrow", torch=True).logits([TEXTS])
     np.testing.assert_allclose(found.logits([TEXTS]), expected, rtol=0, atol=1e-5)
-
-
-def test_a_folder_of_format_1_is_read(tmp_path):
-    folder = make_student(tmp_path / "student", SINGLE)
-    expected = load_student(folder).logits([TEXTS])
-    rewrite(folder / "config.json", format="kd.student/1")
-    (folder / "labels.json").write_text('{"labels": ["no", "yes"], "names": ["bad", "good"]}')
-    assert np.array_equal(load_student(folder).logits([TEXTS]), expected)
-    rewrite(folder / "config.json", format="kd.student/3")
-    with raising(DataError, hint=("kd.student/3", "kd.student/2")):
-        load_student(folder)
 
 
 def test_predictions_of_texts(tmp_path):

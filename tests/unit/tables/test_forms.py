@@ -34,33 +34,17 @@ def test_a_csv_that_python_writes_is_read_as_python_means_it(rows, put, monkeypa
     assert rows(put("a.csv", written.getvalue())) == table
 
 
-def test_a_lone_cr_outside_quotes_cannot_be_read_from_csv(rows, put):
-    path = put("a.csv", 's,l\n"a\r\n\rb",1\nx\ry,0\n')
-    with raising(DataError, "lone carriage return outside quotes", row=3):
-        rows(path)
-    assert rows(put("b.csv", 's,l\n5" tall,1\n"a\rb",0\n')) == [('5" tall', "1"), ("a\rb", "0")]
-    assert rows(put("a.csv", "s\tl\nx, y\t1\n")) == [("x, y", "1")]
-
-
-@pytest.mark.parametrize("end", ["1", '"1"'])
-def test_the_rows_of_a_csv_keep_their_numbers_over_its_blocks(put, monkeypatch, end):
+@pytest.mark.parametrize("line", ["text {},1", 'text {},"1"', '{{"s": "text {}"}}'])
+def test_rows_keep_their_numbers_over_the_blocks_of_a_file(put, monkeypatch, line):
     monkeypatch.setattr(text_lines, "BLOCK", 64)
     monkeypatch.setattr(csv_file, "_RECORDS", 5)
-    lines = [f"text {number},{end}" if number % 7 else "ragged" for number in range(2, 200)]
-    reader = read_table(put("a.csv", "\n".join(["s,l", *lines])), bad_rows="skip")
-    found = {row[ROW_NUMBER]: row["s"] for row in reader.frame().iter_rows(named=True)}
-    assert found == {number: f"text {number}" for number in range(2, 200) if number % 7}
+    header, name = ([], "a.jsonl") if line.startswith("{") else (["s,l"], "a.csv")
+    numbers = range(1 + len(header), 200)
+    lines = [line.format(number) if number % 7 else "ragged" for number in numbers]
+    reader = read_table(put(name, "\n".join([*header, *lines])), bad_rows="skip")
+    found = {row[ROW_NUMBER]: row["s"] for batch in reader.batches() for row in batch.iter_rows(named=True)}
+    assert found == {number: f"text {number}" for number in numbers if number % 7}
     assert reader.skipped == 28
-
-
-def test_what_is_wrong_with_quotes_names_the_row(rows, put):
-    for content, row in (('s,l\nx,1\n"never closed,1\ny,0\n', 3), ('s,l\n"a"b,1\n', 2)):
-        path = put("a.csv", content)
-        with raising(DataError, row=row, file=path):
-            rows(path)
-    reader = read_table(put("b.csv", 's,l\n"a"b,1\n"c",2\n'), bad_rows="skip")
-    assert reader.frame().rows() == [("c", "2", 3)]
-    assert reader.skipped == 1
 
 
 def test_a_field_of_a_csv_that_is_too_long_is_refused(rows, put, monkeypatch):
@@ -72,6 +56,8 @@ def test_a_field_of_a_csv_that_is_too_long_is_refused(rows, put, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "expected", "notes"),
     [
+        ('s,l\n5" tall,1\n"a\rb",0\n', [('5" tall', "1", 2), ("a\rb", "0", 3)], 0),
+        ("s\tl\nx, y\t1\n", [("x, y", "1", 2)], 1),
         ("s;l\na, b;1\n", [("a, b", "1", 2)], 1),
         ('s;l\n"a; b";1\n', [("a; b", "1", 2)], 1),
         ("sep=;\r\ns;l\r\nx;1\r\n", [("x", "1", 3)], 2),
@@ -109,7 +95,7 @@ def test_a_tsv_with_the_quoting_of_csv_is_recognised(put, monkeypatch, block):
         assert not has_csv_quoting(put("b.tsv", content))
 
 
-def test_jsonl_keeps_its_types_and_a_missing_key_is_null(put):
+def test_jsonl_keeps_its_types_a_missing_key_is_null_and_blank_lines_are_skipped(put):
     content = '{"s": "a\\tb\\u2028\\n", "i": 1, "x": 1, "b": true}\n{"x": 0.5, "s": null}\n{"new": "é", "none": null}'
     reader = read_table(put("a.jsonl", content))
     types = [pl.String, pl.Int64, pl.Float64, pl.Boolean, pl.String, pl.String]
@@ -119,6 +105,9 @@ def test_jsonl_keeps_its_types_and_a_missing_key_is_null(put):
         (None, None, 0.5, None, None, None, 2),
         (None, None, None, None, "é", None, 3),
     ]
+    assert read_table(put("a.jsonl", '{"s": "x"}\n\n{"s": "y"}\n \n')).frame().rows() == [("x", 1), ("y", 3)]
+    with raising(DataError, "array", hint="jq"):
+        read_table(put("b.jsonl", '[{"s": "x"},\n {"s": "y"}]\n'))
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", '"text"', '{"s": "x"} {"s": "y"}', "[" * 100_000])
@@ -129,20 +118,6 @@ def test_a_line_that_is_not_a_json_object_is_a_bad_row(rows, put, line):
     reader = read_table(path, bad_rows="skip")
     assert reader.frame()[ROW_NUMBER].to_list() == [1, 3]
     assert reader.skipped == 1
-
-
-def test_blank_lines_of_jsonl_are_skipped_and_an_array_is_refused(put):
-    assert read_table(put("a.jsonl", '{"s": "x"}\n\n{"s": "y"}\n \n')).frame().rows() == [("x", 1), ("y", 3)]
-    with raising(DataError, "array", hint="jq"):
-        read_table(put("b.jsonl", '[{"s": "x"},\n {"s": "y"}]\n'))
-
-
-def test_the_rows_of_jsonl_keep_their_numbers_over_its_blocks(put, monkeypatch):
-    monkeypatch.setattr(text_lines, "BLOCK", 64)
-    lines = [f'{{"n": {number}}}' if number % 7 else "bad" for number in range(1, 200)]
-    batches = list(read_table(put("a.jsonl", "\n".join(lines)), bad_rows="skip").batches())
-    assert len(batches) > 10
-    assert all(batch["n"].equals(batch[ROW_NUMBER]) for batch in batches)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +132,7 @@ def test_json_values_that_are_no_column(put, values, row):
     assert len(read_table(path, columns=["t"]).frame()) == len(values), "what nobody asks for may hold anything"
 
 
-def test_parquet_keeps_its_types_and_categories_are_texts(tmp_path):
+def test_parquet_keeps_its_types_categories_are_texts_and_so_are_jsons(tmp_path):
     texts = ["a\ttab", "a\nline", "\r\n", ""]
     table = pl.DataFrame({
         "text": texts,
@@ -171,6 +146,20 @@ def test_parquet_keeps_its_types_and_categories_are_texts(tmp_path):
     frame = reader.frame()
     assert frame.rows() == [(*row, number) for number, row in enumerate(table.rows(), 1)]
     assert frame.schema == {**reader.schema, ROW_NUMBER: pl.Int64}
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    texts = pa.ExtensionArray.from_storage(pa.json_(pa.utf8()), pa.array(["a b", "é"]))
+    ids = pa.array([Decimal(1), Decimal(10**50)], pa.decimal256(60, 0))
+    table = pa.table({"sentence": texts, "id": ids, "bytes": [b"\xff", b""], "label": [0, 1]})
+    path = tmp_path / "train.parquet"
+    parquet.write_table(table, path, store_schema=False)  # as DuckDB, which knows no types of Arrow
+    reader = read_table(path)
+    assert reader.columns == ("sentence", "bytes", "label")
+    assert [note for note in reader.notes if "'id'" in note]
+    assert as_texts(reader.frame(), ["sentence"], path)["sentence"].to_list() == ["a b", "é"]
+    with raising(DataError, row=1):
+        as_texts(reader.frame(), ["bytes"], path)
+    found = open_texts(path, Task("own", "single", ("0", "1")), QuietReporter()).collect()
+    assert found["sentence"].to_list() == ["a b", "é"]
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
@@ -222,23 +211,6 @@ def test_a_name_without_the_suffix_of_a_table_is_refused(tmp_path, rows, put, na
     with raising(DataError, hint=True):
         read_table(put(name, b"x"))
     assert rows(tmp_path / name, form="tsv", header=False) == [("x",)]
-
-
-def test_jsons_and_large_decimals_of_a_parquet_file(tmp_path):
-    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    texts = pa.ExtensionArray.from_storage(pa.json_(pa.utf8()), pa.array(["a b", "é"]))
-    ids = pa.array([Decimal(1), Decimal(10**50)], pa.decimal256(60, 0))
-    table = pa.table({"sentence": texts, "id": ids, "bytes": [b"\xff", b""], "label": [0, 1]})
-    path = tmp_path / "train.parquet"
-    parquet.write_table(table, path, store_schema=False)  # as DuckDB, which knows no types of Arrow
-    reader = read_table(path)
-    assert reader.columns == ("sentence", "bytes", "label")
-    assert [note for note in reader.notes if "'id'" in note]
-    assert as_texts(reader.frame(), ["sentence"], path)["sentence"].to_list() == ["a b", "é"]
-    with raising(DataError, row=1):
-        as_texts(reader.frame(), ["bytes"], path)
-    found = open_texts(path, Task("own", "single", ("0", "1")), QuietReporter()).collect()
-    assert found["sentence"].to_list() == ["a b", "é"]
 
 
 @pytest.mark.parametrize("form", ["tsv", "csv", "jsonl"])

@@ -214,7 +214,7 @@ def test_an_output_is_no_input_and_neither_holds_the_other(tmp_path, monkeypatch
     assert Path("data/train.tsv").read_text() == "texts"
 
 
-def test_a_file_takes_its_place_when_the_block_ends(tmp_path):
+def test_a_file_takes_its_place_when_the_block_ends_and_what_stood_there_stays_when_it_fails(tmp_path):
     path = tmp_path / "new" / "table.tsv.gz"
     with atomic(path) as temporary:
         assert temporary.parent == path.parent
@@ -223,16 +223,11 @@ def test_a_file_takes_its_place_when_the_block_ends(tmp_path):
         assert not path.exists()
     assert path.read_text() == "whole"
     assert listing(path.parent) == ["table.tsv.gz"]
-
-
-def test_what_stood_there_stays_when_the_block_fails(tmp_path):
-    path = tmp_path / "table.tsv"
-    path.write_text("old")
     with pytest.raises(RuntimeError, match="by the block"), atomic(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError("by the block")
-    assert path.read_text() == "old"
-    assert listing(tmp_path) == ["table.tsv"]
+    assert path.read_text() == "whole"
+    assert listing(path.parent) == ["table.tsv.gz"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -278,15 +273,12 @@ def test_a_place_that_may_not_be_written(tmp_path, monkeypatch):
 
 
 def test_the_hash_of_a_folder_tells_names_and_contents_apart(tmp_path):
-    first, second, third = tmp_path / "1", tmp_path / "2", tmp_path / "3"
-    for folder, name, content in ((first, "a", "x"), (second, "b", "x"), (third, "a", "y")):
+    folders = [tmp_path / name for name in "1234"]
+    for folder, name, content in zip(folders, "abaa", "xxyx", strict=True):
         (folder / "deep").mkdir(parents=True)
         (folder / "deep" / name).write_text(content)
-    again = tmp_path / "again"
-    (again / "deep").mkdir(parents=True)
-    (again / "deep" / "a").write_text("x")
-    assert sha256(first) == sha256(again)
-    assert len({sha256(first), sha256(second), sha256(third)}) == 3
+    first, second, third, again = map(sha256, folders)
+    assert first == again and len({first, second, third}) == 3
 
 
 KILLED = """

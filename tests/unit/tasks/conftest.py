@@ -1,7 +1,4 @@
-"""Tasks, their settings, and a reporter that remembers."""
-
 import pytest
-from notes import Notes
 
 from kdcli.config.schema import TaskSettings
 
@@ -18,11 +15,6 @@ LABELS = {
 
 
 NAMES = {"SST-2": ("negative", "positive"), "MRPC": ("not_equivalent", "equivalent")}
-
-
-@pytest.fixture
-def reporter():
-    return Notes()
 
 
 @pytest.fixture

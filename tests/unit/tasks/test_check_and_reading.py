@@ -1,5 +1,3 @@
-"""``kd data check`` says yes where, and only where, a run gets through its reading."""
-
 import gzip
 import io
 import json

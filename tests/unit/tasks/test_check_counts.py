@@ -1,5 +1,3 @@
-"""Every statistic of a table against the same counted in plain Python, row by row."""
-
 import re
 import statistics
 from collections import Counter

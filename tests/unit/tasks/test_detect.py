@@ -1,5 +1,3 @@
-"""Which column is what, in all the layouts of GLUE and in the user's own."""
-
 from pathlib import Path
 
 import pytest
@@ -16,14 +14,14 @@ SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 
 
 @pytest.fixture
-def load(tmp_path, settings_of, reporter):
+def load(tmp_path, settings_of, notes):
     """Read one table of a GLUE task, given as lines with | for the tabs; give its rows."""
 
     def read(task, *lines, name="table.tsv", **changes):
         path = tmp_path / name
         path.write_text("".join(line.replace("|", "\t") + "\n" for line in lines), "utf-8")
         settings = settings_of(task, **changes)
-        return load_table(path, settings, task_from(settings), reporter).rows()
+        return load_table(path, settings, task_from(settings), notes).rows()
 
     return read
 
@@ -46,10 +44,10 @@ STSB = "main|MSRvid|2012|0001|none|none|"
         ("SST-2", ["good|positive", "bad|negative"], "sst2, no header"),
     ],
 )
-def test_single_texts(load, reporter, task, lines, layout):
+def test_single_texts(load, notes, task, lines, layout):
     assert load(task, *lines) == SINGLE
-    assert f"layout {layout}:" in reporter.infos[0]
-    assert reporter.warnings == []
+    assert f"layout {layout}:" in notes.infos[0]
+    assert notes.warnings == []
 
 
 @pytest.mark.parametrize(
@@ -64,36 +62,32 @@ def test_single_texts(load, reporter, task, lines, layout):
         ("RTE", ["a|b|entailment"], ("0", "a", "b", "entailment")),
         ("RTE", ["entailment|a|b"], ("0", "a", "b", "entailment")),
         ("RTE", ["sentence1|sentence2|source|label", "a|b|original|entailment"], ("0", "a", "b", "entailment")),
-    ],
-)
-def test_pairs(load, task, lines, row):
-    assert load(task, *lines) == [row]
-
-
-@pytest.mark.parametrize(
-    ("task", "lines", "row"),
-    [
         ("SST-2", ["index|sentence", "4|good"], ("4", "good", None)),
         ("SST-2", ["index|sentence|label", "4|good|-1"], ("4", "good", None)),
         ("STS-B", ["idx|sentence1|sentence2|score", "4|a|b|-1"], ("4", "a", "b", None)),
     ],
 )
-def test_tables_for_prediction_need_no_labels(load, task, lines, row):
+def test_pairs_and_tables_for_prediction_which_need_no_labels(load, task, lines, row):
     assert load(task, *lines) == [row]
 
 
-def test_the_layout_without_header_is_that_of_most_rows(load):
+def test_the_layout_without_header_is_that_of_most_rows_and_a_layout_can_be_named(load):
     """The first text looks like a label; the others tell which column has the labels."""
     assert load("SST-2", "1|0", "good|1", "bad|0")[0] == ("0", "1", "0")
     assert load("SST-2", "1|0", "1|good", "0|bad")[0] == ("0", "0", "1")
     assert load("STS-B", "sentence1|sentence2|score", "a|b|-1", score_range=(-1, 1)) == [("0", "a", "b", "-1")]
+    assert load("CoLA", "index|sentence", "0|x", layout="cola") == [("0", "x", None)]
+    with raising(ProfileError, "no layout 'sst'", hint="sst2"):
+        load("SST-2", "sentence|label", "x|1", layout="sst")
+    with pytest.raises(DataError, match="a table of single texts"):
+        load("RTE", "sentence|label", "x|entailment")
 
 
-def test_columns_of_the_users_own(load, reporter):
+def test_columns_of_the_users_own(load, notes):
     lines = ["id|review|stars", "x7|good|1", "x8|bad|0"]
     own = {"text_columns": ("review",), "label_column": "stars"}
     assert load("SST-2", *lines, **own) == [("x7", "good", "1"), ("x8", "bad", "0")]
-    assert "of your own" in reporter.infos[0]
+    assert "of your own" in notes.infos[0]
     assert load("SST-2", *lines[1:], text_columns=("c1",), label_column="c2") == SINGLE
     comma = [line.replace("|", ",") for line in lines]
     assert load("SST-2", *comma[1:], name="a.csv", text_columns=("c1",), label_column="c2") == SINGLE
@@ -116,14 +110,6 @@ def test_a_column_that_is_missing(load, changes, lines, what):
         load("SST-2", *lines, **changes)
 
 
-def test_a_layout_can_be_named(load):
-    assert load("CoLA", "index|sentence", "0|x", layout="cola") == [("0", "x", None)]
-    with raising(ProfileError, "no layout 'sst'", hint="sst2"):
-        load("SST-2", "sentence|label", "x|1", layout="sst")
-    with pytest.raises(DataError, match="a table of single texts"):
-        load("RTE", "sentence|label", "x|entailment")
-
-
 def test_plain_lines(load):
     assert load("SST-2", "good", "bad", "", name="a.txt") == [("0", "good", None), ("1", "bad", None), ("2", "", None)]
     assert load("SST-2", "good|1", "bad|0", name="a.txt") == SINGLE
@@ -135,39 +121,25 @@ def test_plain_lines(load):
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not here")
-class TestOddFiles:
-    @pytest.fixture
-    def odd(self, settings_of, reporter):
-        def read(name, task, **changes):
-            settings = settings_of(task, **changes)
-            return load_table(SHARED / "odd" / name, settings, task_from(settings), reporter)
+def test_odd_files(settings_of, notes):
+    def odd(name, task="SST-2", **changes):
+        settings = settings_of(task, **changes)
+        return load_table(SHARED / "odd" / name, settings, task_from(settings), notes)
 
-        return read
-
-    def test_label_and_content(self, odd):
-        table = odd("label_first_named_content.tsv", "SST-2")
-        assert len(table) == 49
-        assert table.head(1).to_dicts() == [{"index": "0", "sentence": "one long string of cliches .", "label": "0"}]
-
-    def test_no_header_and_no_final_newline(self, odd):
-        table = odd("no_header_no_final_newline.tsv", "SST-2")
-        assert len(table) == 50
-        assert table["sentence"][0] == "one long string of cliches"
-        assert table["label"].null_count() == 0
-
-    def test_the_sts_benchmark_is_refused_at_its_first_ragged_row(self, odd, reporter):
-        with raising(DataError, "9 fields", row=61):
-            odd("ragged_no_header.csv", "STS-B")
-        table = odd("ragged_no_header.csv", "STS-B", bad_rows="skip")
-        assert len(table) == 90
-        assert table["sentence2"][0] == "An air plane is taking off."
-        assert "10 bad rows skipped, the first is row 61: 9 fields" in reporter.warnings[0]
-
-    def test_lines_with_a_label(self, odd):
-        table = odd("u0085_in_text.txt", "SST-2")
-        assert len(table) == 51
-        assert sum("\x85" in text for text in table["sentence"].to_list()) == 1
-        assert set(table["label"].to_list()) == {"0", "1"}
+    table = odd("label_first_named_content.tsv")
+    assert len(table) == 49 and table.row(0) == ("0", "one long string of cliches .", "0")
+    table = odd("no_header_no_final_newline.tsv")
+    assert len(table) == 50 and table["sentence"][0] == "one long string of cliches"
+    assert table["label"].null_count() == 0
+    table = odd("u0085_in_text.txt")
+    assert len(table) == 51 and set(table["label"].to_list()) == {"0", "1"}
+    assert sum("\x85" in text for text in table["sentence"].to_list()) == 1
+    with raising(DataError, "9 fields", row=61):
+        odd("ragged_no_header.csv", "STS-B")
+    notes.warnings.clear()
+    table = odd("ragged_no_header.csv", "STS-B", bad_rows="skip")
+    assert len(table) == 90 and table["sentence2"][0] == "An air plane is taking off."
+    assert "10 bad rows skipped, the first is row 61: 9 fields" in notes.warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -192,10 +164,10 @@ TEXTS = {"sst2": (0,), "cola": (3,), "mrpc": (3, 4), "stsb": (7, 8), "qqp": (3, 
 
 
 @pytest.fixture
-def load_task(tmp_path, reporter):
+def load_task(tmp_path, notes):
     def read(name, split):
         settings = load_profile(name, flags={"task.data_dir": str(tmp_path)}).settings.task
-        return load_tables(settings, task_from(settings), split, reporter)
+        return load_tables(settings, task_from(settings), split, notes)
 
     return read
 
@@ -212,14 +184,14 @@ def seen(table):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_glues_archives(name, tmp_path, load_task, reporter):
+def test_glues_archives(name, tmp_path, load_task, notes):
     write(name, tmp_path, sizes=(24, 12, 6))
     glue = TASKS[name]
     assert seen(load_task(name, "train")["train"]) == rows_of(name, range(24))
     dev = load_task(name, "dev")
     assert tuple(dev) == glue.dev
     settings = load_profile(name, flags={"task.data_dir": str(tmp_path)}).settings.task
-    assert len(load_split(settings, task_from(settings), "dev", reporter)) == sum(map(len, dev.values()))
+    assert len(load_split(settings, task_from(settings), "dev", notes)) == sum(map(len, dev.values()))
     for number, table in enumerate(dev.values()):
         begin = 24 + 12 * number
         assert seen(table) == rows_of(name, range(begin, begin + 12))
@@ -228,5 +200,5 @@ def test_glues_archives(name, tmp_path, load_task, reporter):
     for table in test.values():
         assert table["index"].to_list() == [str(number) for number in range(6)]
         assert table["label"].null_count() == 6
-    assert not reporter.warnings
-    assert any("layout" in info for info in reporter.infos)
+    assert not notes.warnings
+    assert any("layout" in info for info in notes.infos)

@@ -1,5 +1,3 @@
-"""Sets of labels as tables write them: texts, lists, columns with 0 or 1; and what is none."""
-
 import json
 
 import polars as pl
@@ -64,12 +62,12 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_all_ways_say_the_same(way, tmp_path, reporter):
+def test_all_ways_say_the_same(way, tmp_path, notes):
     put, table, more = WAYS[way]
     put(tmp_path, {"text": TEXTS, **table})
     own = settings(tmp_path, **more)
     task = task_from(own)
-    rows = load_split(own, task, "train", reporter)
+    rows = load_split(own, task, "train", notes)
     assert rows["sentence"].to_list() == TEXTS
     matrix = encode_labels(rows["label"], task, file="train")
     assert matrix.tolist() == [[label in one for label in "abc"] for one in SETS]
@@ -83,40 +81,36 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_no_set_is_an_error(what, tmp_path, reporter):
+def test_what_is_no_set_is_an_error(what, tmp_path, notes):
     table, row, key = WRONG[what]
     put_csv(tmp_path, {"text": TEXTS, **table})
     own = settings(tmp_path, label_columns=("a", "b", "c")) if key == "c" else settings(tmp_path)
     with raising(DataError, key=key, row=row):
-        load_split(own, task_from(own), "train", reporter)
+        load_split(own, task_from(own), "train", notes)
 
 
-def test_hidden_labels_are_none(tmp_path, reporter):
+def test_hidden_labels_are_none_and_every_row_alike_is_nothing_to_learn(tmp_path, notes):
     hidden = {**columns(), "a": ["-1", "0", "0", "0"], "b": ["-1", "0", "0", "1"]}
     pl.DataFrame({"text": TEXTS, **hidden}).write_csv(tmp_path / "test.csv")
     own = settings(tmp_path)
-    assert load_split(own, task_from(own), "test", reporter)["label"].to_list() == [None, "", "c", "b"]
+    assert load_split(own, task_from(own), "test", notes)["label"].to_list() == [None, "", "c", "b"]
+    put_csv(tmp_path, {"text": TEXTS, "label": ["a|b"] * 4})
+    with pytest.raises(DataError):
+        load_split(own, task_from(own), "train", notes)
 
 
-def test_a_label_that_never_occurs_is_a_warning_and_a_row_without_any_is_allowed(tmp_path, reporter):
+def test_a_label_that_never_occurs_is_a_warning_and_a_row_without_any_is_allowed(tmp_path, notes):
     put_csv(tmp_path, {"text": TEXTS, "label": ["a", "", "a", "b"]})
     pl.DataFrame({"text": ["five"], "label": ["a|b"]}).write_csv(tmp_path / "dev.csv")
     own = settings(tmp_path)
-    assert len(load_split(own, task_from(own), "train", reporter)) == 4
-    report = check_data(own, task_from(own), reporter)
+    assert len(load_split(own, task_from(own), "train", notes)) == 4
+    report = check_data(own, task_from(own), notes)
     assert report.fit
     assert [one.count for one in report.tables[0].labels.known] == [2, 1, 0]
     assert report.tables[0].labels.known[0].share == 0.5
     assert report.tables[0].labels.missing.count == 0
     assert (report.tables[0].labels.none.count, report.tables[0].labels.none.first_row) == (1, 3)
     assert sum("'c'" in problem.what for problem in report.problems) == 2
-
-
-def test_every_row_alike_is_nothing_to_learn(tmp_path, reporter):
-    put_csv(tmp_path, {"text": TEXTS, "label": ["a|b"] * 4})
-    own = settings(tmp_path)
-    with pytest.raises(DataError):
-        load_split(own, task_from(own), "train", reporter)
 
 
 @pytest.mark.parametrize(

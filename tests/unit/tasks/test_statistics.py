@@ -1,5 +1,3 @@
-"""Evaluation, calibration and significance, against plain loops, scikit-learn and the definitions."""
-
 import json
 import math
 from dataclasses import asdict
@@ -29,7 +27,7 @@ def drawn(rows=60, outputs=3, seed=1):
     return logits, gold, random.integers(1, 40, rows), random.normal(size=(rows, outputs)).astype(np.float32)
 
 
-def test_classes():
+def test_classes_and_scores():
     logits, gold, words, teacher = drawn()
     found = evaluate(THREE, logits, gold, words, teacher=teacher)
     assert found.rows == 60
@@ -41,9 +39,6 @@ def test_classes():
     assert found.agreement == pytest.approx(same / 60)
     assert found.calibration.accuracy == pytest.approx(found.metrics["accuracy"].value)
     assert json.loads(json.dumps(asdict(found)))["confusion"] == found.confusion
-
-
-def test_scores():
     predicted, gold, words, teacher = drawn(outputs=1)
     found = evaluate(SCORES, predicted, gold, words, teacher=teacher, resamples=100)
     assert list(found.metrics) == ["spearman", "pearson"]
@@ -126,7 +121,7 @@ def outputs_of(answers):
     return np.eye(2, dtype=np.float32)[answers]
 
 
-def test_two_models():
+def test_two_models_of_classes_and_of_scores():
     gold = np.array([0, 1] * 50)
     good, bad = gold.copy(), gold.copy()
     good[:5] = 1 - gold[:5]
@@ -145,9 +140,6 @@ def test_two_models():
         score(BINARY, outputs_of(good), gold)["f1"] - score(BINARY, outputs_of(bad), gold)["f1"]
     )
     assert f1.p == 1 / 1001  # none of the resamples is as far off
-
-
-def test_two_models_of_scores():
     random = np.random.default_rng(2)
     gold = random.uniform(0, 5, 150).astype(np.float32)
     good, bad = (gold[:, None] + random.normal(0, spread, (150, 1)) for spread in (0.3, 2.0))

@@ -59,7 +59,7 @@ def joined(transfer, logits, task=FILMS, label="teacher", output=None, **more):
     return join(transfer=transfer, logits=logits, task=task, label=label, output=output, **more), output
 
 
-def test_every_row_gets_the_logits_of_its_text(transfer, logits, notes):
+def test_every_row_gets_the_logits_of_its_text_and_may_keep_its_gold_label(transfer, logits, notes):
     result, output = joined(transfer, logits, reporter=notes)
     header, *rows = read(output)
     assert header == ["sentence", "source", "label", "logits_0", "logits_1"]
@@ -69,9 +69,6 @@ def test_every_row_gets_the_logits_of_its_text(transfer, logits, notes):
         assert [np.float32(value) for value in row[3:]] == [np.float32(value) for value in VALUES[text]]
     assert (result.rows, result.original, result.labels) == (6, 4, {"0": 3, "1": 3})
     assert result.agreement == 0.5
-
-
-def test_gold_labels_stay_with_original_rows(transfer, logits):
     result, output = joined(transfer, logits, label="gold")
     assert [row[2] for row in read(output)[1:]] == ["1", "0", "0", "1", "1", "0"]
     assert result.labels == {"0": 3, "1": 3} and result.agreement == 0.5
@@ -96,26 +93,20 @@ def test_rows_may_come_in_any_order_and_form(transfer, logits, tmp_path, notes):
     assert any("another transfer set or another form of it" in warning for warning in notes.warnings)
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=2, max_size=2))
-@pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl", ".parquet"])
-def test_logits_keep_every_bit(tmp_path, suffix, values):
-    from kdcli.tables.read import read_table
-
-    (tmp_path / "t.txt").write_text("a\n")
-    exact = np.array([values], np.float32)
-    write_logits(tmp_path / "l.safetensors", exact, text_hash([pl.Series(["a"])]), {"labels": ["0", "1"]})
-    _, output = joined(tmp_path / "t.txt", tmp_path / "l.safetensors", output=tmp_path / f"j{suffix}")
-    row = read_table(output).frame().row(0, named=True)
-    assert np.array([[row["logits_0"], row["logits_1"]]]).astype(np.float32).tobytes() == exact.tobytes()
-    assert row["source"] == "corpus"
-
-
-def test_a_text_without_logits_is_an_error_that_names_the_first(transfer, tmp_path):
+def test_texts_without_logits_logits_that_are_not_finite_and_gold_labels_without_columns(transfer, tmp_path, logits):
     some = write(tmp_path / "some.safetensors", ["good ", "bad", "film"], FILMS, transfer)
     with raising(DataError, "no logits: 'great film'", row=5, file=transfer):
         joined(transfer, some)
     assert not (tmp_path / "joined.tsv").exists()
+    hashes = text_hash([pl.Series([*VALUES])])
+    values = np.array([*VALUES.values()], np.float32)
+    values[1, 0] = np.inf
+    write_logits(tmp_path / "l.safetensors", values, hashes, {"labels": ["0", "1"]})
+    with raising(DataError, "not finite", row=3):
+        joined(transfer, tmp_path / "l.safetensors")
+    (tmp_path / "t.txt").write_text("bad\n")
+    with pytest.raises(DataError, match="source and label"):
+        joined(tmp_path / "t.txt", logits, label="gold")
 
 
 def test_scores_take_the_logit_or_keep_their_own(tmp_path):
@@ -135,21 +126,6 @@ def test_gold_labels_must_be_there(transfer, logits, label, what):
     with raising(DataError, what, key="label", row=3):
         joined(transfer, logits, label="gold")
     assert joined(transfer, logits)[0].rows == 6  # the teacher needs none
-
-
-def test_gold_labels_need_their_columns(tmp_path, logits):
-    (tmp_path / "t.txt").write_text("bad\n")
-    with pytest.raises(DataError, match="source and label"):
-        joined(tmp_path / "t.txt", logits, label="gold")
-
-
-def test_logits_that_are_not_finite(transfer, tmp_path):
-    hashes = text_hash([pl.Series([*VALUES])])
-    values = np.array([*VALUES.values()], np.float32)
-    values[1, 0] = np.inf
-    write_logits(tmp_path / "l.safetensors", values, hashes, {"labels": ["0", "1"]})
-    with raising(DataError, "not finite", row=3):
-        joined(transfer, tmp_path / "l.safetensors")
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".csv"])
@@ -172,7 +148,9 @@ def test_positions_run_on_over_batches(tmp_path, notes):
     values = np.random.default_rng(1).normal(size=(rows, 2)).astype(np.float32)
     np.save(tmp_path / "l.npy", values)
     _, output = joined(tmp_path / "t.txt", tmp_path / "l.npy", output=tmp_path / "j.parquet", reporter=notes)
-    assert np.array_equal(pl.read_parquet(output, columns=["logits_0", "logits_1"]).to_numpy(), values)
+    found = pl.read_parquet(output)
+    assert np.array_equal(found.select("logits_0", "logits_1").to_numpy(), values)
+    assert set(found["source"]) == {"corpus"}
 
 
 def test_a_teacher_no_better_than_chance_is_said(transfer, logits, tmp_path, notes):

@@ -1,6 +1,7 @@
 import json
 import pickle
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,11 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_teacher import Hostile, rewrite
+from made_teacher import Hostile, raw_logits, rewrite
 from notes import Notes
 from raising import raising
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 from kdcli.api import Task
 from kdcli.errors import DataError
@@ -22,33 +23,14 @@ from kdcli.teacher.model import TeacherSource
 
 SHARED = Path(__file__).resolve().parents[4] / "shared/data"
 PAIR = Task("same", "pair", ("no", "yes"))
-TEXTS = [
-    "a good film",
-    "",
-    "bad",
-    "the plot is dull but the actors not",
-    "bad",
-    "it was great and very very good",
-    "xyz",
-]
+TEXTS = ["a good film", "", "bad", "the plot is dull but the actors not", "bad", "it was very very good", "xyz"]
+
+
+alone = partial(raw_logits, max_length=32)
 
 
 def load(folder, task, *, max_length=32, long_texts="cut", **how):
     return TeacherSource(str(folder), max_length=max_length, long_texts=long_texts).load(task, **how)
-
-
-@torch.inference_mode()
-def one_by_one(folder, *columns, max_length=32):
-    """Logits of each row alone, without any padding, straight from the library: ``[rows, outputs]``."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    rows = zip(*columns, strict=True)
-    # Lists of one, because the library takes an empty second text that stands alone for none.
-    inputs = [
-        tokenizer(*([text] for text in row), truncation=True, max_length=max_length, return_tensors="pt")
-        for row in rows
-    ]
-    return torch.cat([model(**row).logits for row in inputs]).numpy()
 
 
 def test_many_texts_show_their_progress_batch_by_batch(tiny_teacher, films):
@@ -61,32 +43,36 @@ def test_many_texts_show_their_progress_batch_by_batch(tiny_teacher, films):
 def test_logits_are_those_of_each_text_alone(tiny_teacher, films, batch):
     folder = tiny_teacher()
     got = load(folder, films).logits([TEXTS], batch)
-    expected = one_by_one(folder, TEXTS)
+    expected = alone(folder, TEXTS)
     assert got.dtype == np.float32 and got.shape == (7, 2)
     assert np.abs(got - expected).max() < 1e-5
     assert np.ptp(expected, axis=0).min() > 0.1  # the texts do differ
 
 
-def test_logits_of_pairs_tell_first_from_second(tiny_teacher):
+def test_logits_of_pairs_tell_first_from_second_with_token_types_or_without(tiny_teacher):
     folder = tiny_teacher(labels=("no", "yes"))
     columns = [TEXTS, TEXTS[::-1]]
     got = load(folder, PAIR).logits(columns, 2)
-    assert np.abs(got - one_by_one(folder, *columns)).max() < 1e-5
-    assert np.abs(got - one_by_one(folder, *columns[::-1])).max() > 0.1
+    assert np.abs(got - alone(folder, *columns)).max() < 1e-5
+    assert np.abs(got - alone(folder, *columns[::-1])).max() > 0.1
+    folder = tiny_teacher(labels=("no", "yes"), type_vocab_size=1)
+    teacher = load(folder, PAIR)
+    assert "token_type_ids" not in teacher.loaded.inputs
+    assert np.isfinite(teacher.logits(columns)).all()
 
 
 def test_mask_is_the_tokenizers_own(tiny_teacher, films):
     folder = tiny_teacher(mask="<mask>")
     got = load(folder, films).logits([["a [MASK] film", "a film"]])
-    expected = one_by_one(folder, ["a <mask> film", "a film"])
+    expected = alone(folder, ["a <mask> film", "a film"])
     assert np.abs(got - expected).max() < 1e-5
-    assert np.abs(got[0] - one_by_one(folder, ["a [MASK] film"])).max() > 0.1  # an unknown word, untranslated
+    assert np.abs(got[0] - alone(folder, ["a [MASK] film"])).max() > 0.1  # an unknown word, untranslated
 
 
 def test_outputs_in_another_order_are_reordered_and_said(tiny_teacher, films, notes):
     folder = tiny_teacher(labels=("POSITIVE", "NEGATIVE"))
     got = load(folder, films, reporter=notes).logits([TEXTS])
-    assert np.abs(got - one_by_one(folder, TEXTS)[:, ::-1]).max() < 1e-5
+    assert np.abs(got - alone(folder, TEXTS)[:, ::-1]).max() < 1e-5
     assert any("another order (POSITIVE, NEGATIVE)" in warning for warning in notes.warnings)
 
 
@@ -117,7 +103,7 @@ def test_counts_and_sizes_also_of_weights_of_the_d_bert_era(tiny_teacher, films)
     assert teacher.parameters - teacher.parameters_without_embeddings == sum(tensors[name].numel() for name in tables)
     assert teacher.megabytes == (folder / "model.safetensors").stat().st_size / 1e6
     folder = tiny_teacher()
-    expected = one_by_one(folder, TEXTS)
+    expected = alone(folder, TEXTS)
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     teacher = load(folder, films)
@@ -192,21 +178,13 @@ def test_the_limit_is_the_models_own_and_texts_that_are_cut_are_counted(tiny_tea
     texts = ["good " * words for words in (1, 29, 30, 31, 100)]
     whole = load(folder, films, max_length=0)
     assert whole.loaded.max_length == 32
-    np.testing.assert_allclose(whole.logits([texts]), one_by_one(folder, texts), atol=1e-5)
+    np.testing.assert_allclose(whole.logits([texts]), alone(folder, texts), atol=1e-5)
     assert whole.read == {"texts": 5, "cut": 2}
     whole.warn_of_cuts(notes)
     assert len(notes.warnings) == 1 and "2 of 5" in notes.warnings[0]
     pairs = load(folder, PAIR.__class__("p", "pair", ("negative", "positive")), max_length=8)
     pairs.logits([["good"] * 3, ["bad " * words for words in (3, 4, 5)]])
     assert pairs.read == {"texts": 3, "cut": 1}
-
-
-def test_a_model_of_one_kind_of_text_gets_no_token_types(tiny_teacher):
-    folder = tiny_teacher(labels=("no", "yes"), type_vocab_size=1)
-    columns = [TEXTS, TEXTS[::-1]]
-    teacher = load(folder, PAIR)
-    assert "token_type_ids" not in teacher.loaded.inputs
-    assert np.isfinite(teacher.logits(columns)).all()
 
 
 def test_a_tokenizer_of_another_model_shows_before_the_work(tiny_teacher, films):

@@ -1,5 +1,3 @@
-"""Each check can fail: a plugin that is broken in one thing fails the check of that thing."""
-
 from pathlib import Path
 
 import pytest

@@ -11,7 +11,6 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from kdcli.api import Task
 from kdcli.errors import DataError
-from kdcli.tables.parquet import stream
 from kdcli.transfer import cleaning
 from kdcli.transfer.cleaning import (
     clean,
@@ -21,10 +20,8 @@ from kdcli.transfer.cleaning import (
     new_texts,
     one_line,
     plain,
-    select,
     spaced,
     split_pairs,
-    take,
 )
 
 ODD = st.sampled_from(list(" \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u1680\u2003\u2028\u2029\u3000\ufeff\x00\x1b\x7f\x80\x9fab"))
@@ -49,14 +46,10 @@ def by_category(text):
 
 
 @given(st.lists(TEXTS, max_size=8))
-def test_clean_is_what_the_categories_of_characters_say(texts):
+def test_cleaned_and_spaced_texts_are_those_of_python(texts):
     found = changed(clean, texts)
     assert found == [by_category(text) for text in texts]
     assert changed(clean, found) == changed(spaced, found) == found
-
-
-@given(st.lists(TEXTS, max_size=8))
-def test_white_space_is_that_of_python(texts):
     assert changed(spaced, texts) == [" ".join(text.split()) for text in texts]
     lines = changed(one_line, texts)
     for text, line in zip(texts, lines, strict=True):
@@ -108,17 +101,6 @@ def test_keeps_what_a_set_would_keep(made, train, held_out):
     assert new.keep.sum() + new.duplicates + new.train_copies + new.held_out_copies == len(made)
 
 
-@given(st.data())
-def test_rows_are_kept_and_taken_by_their_numbers(data):
-    count = data.draw(st.integers(0, 9))
-    frame = pl.DataFrame({"n": pl.Series(range(count), dtype=pl.Int64)})
-    lazy = stream(frame.iter_slices(2), frame.schema) if data.draw(st.booleans()) and count else frame.lazy()
-    keep = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)), bool)
-    assert select(lazy, keep).collect()["n"].to_list() == np.flatnonzero(keep).tolist()
-    numbers = np.array(data.draw(st.permutations(range(count)))[: data.draw(st.integers(0, 9))], np.int64)
-    assert take(frame.lazy(), numbers, count)["n"].to_list() == numbers.tolist()
-
-
 NORMALIZER, CUTTER = BertNormalizer(lowercase=True), BertPreTokenizer()
 
 
@@ -165,89 +147,59 @@ def test_plain_texts_have_the_same_keys(sst2):
     assert pairs.columns == ["sentence1", "sentence2"] and len(set(hashes([pairs], PAIR))) == 2
 
 
-def test_what_a_stream_raises_comes_through():
-    def frames():
-        yield pl.DataFrame({"a": [1]})
-        raise KeyError("late")
-
-    with pytest.raises(KeyError, match="late"):
-        stream(frames(), {"a": pl.Int64}).collect()
-
-
-SINGLE = Task("films", "single", ("0", "1"))
-PAIR = Task("pairs", "pair", ("0", "1"))
 ORIGINALS = [("a film", "original", "1"), ("a film", "original", "0"), ("dull", "original", None)]
-
-
-def put(path, rows, task=SINGLE):
-    schema = dict.fromkeys((*task.columns, "source", "label"), pl.String)
-    pl.DataFrame(rows, schema=schema, orient="row").write_parquet(path)
-    return path
 
 
 def made(source, *texts):
     return [(text, source, None) for text in texts]
 
 
-def rows_of(path):
-    return pl.read_parquet(path).rows()
+def mixed(folder, task=SINGLE, **rows):
+    """Write sets of these rows and mix them; return the result and the rows of the mixture."""
+    schema = dict.fromkeys((*task.columns, "source", "label"), pl.String)
+    for name, some in rows.items():
+        pl.DataFrame(some, schema=schema, orient="row").write_parquet(folder / f"{name}.parquet")
+    sets = {name: folder / f"{name}.parquet" for name in rows}
+    result = mix(sets=sets, task=task, output=folder / "set.parquet")
+    return result, pl.read_parquet(folder / "set.parquet").rows()
 
 
 def test_originals_once_then_each_sets_texts_without_what_came_before(tmp_path):
-    lite = put(tmp_path / "lite.parquet", [*ORIGINALS, *made("lite", "one", "two  words", "three")])
-    heavy = put(tmp_path / "heavy.parquet", [*ORIGINALS, *made("heavy", "four", " two words", "one")])
-    corpus = put(tmp_path / "corpus.parquet", [*ORIGINALS, *made("corpus", "four", "five", "three", "six")])
-    result = mix(sets={"lite": lite, "heavy": heavy, "corpus": corpus}, task=SINGLE, output=tmp_path / "set.parquet")
-    assert rows_of(tmp_path / "set.parquet") == [
-        *ORIGINALS,
-        *made("lite", "one", "two  words", "three"),
-        *made("heavy", "four"),
-        *made("corpus", "five", "six"),
-    ]
+    lite = [*ORIGINALS, *made("lite", "one", "two  words", "three")]
+    heavy = [*ORIGINALS, *made("heavy", "four", " two words", "one")]
+    corpus = [*ORIGINALS, *made("corpus", "four", "five", "three", "six")]
+    result, rows = mixed(tmp_path, lite=lite, heavy=heavy, corpus=corpus)
+    assert rows == [*lite, *made("heavy", "four"), *made("corpus", "five", "six")]
     assert (result.rows, result.originals) == (9, 3)
     assert result.kept == {"lite": 3, "heavy": 1, "corpus": 2}
     assert result.dropped == {"lite": 0, "heavy": 2, "corpus": 2}
 
 
-def test_copies_of_originals_that_a_set_has_kept_stay(tmp_path):
-    lite = put(tmp_path / "lite.parquet", [*ORIGINALS, *made("lite", "one")])
-    heavy = put(tmp_path / "heavy.parquet", [*ORIGINALS, *made("heavy", "a film", "one")])
-    result = mix(sets={"lite": lite, "heavy": heavy}, task=SINGLE, output=tmp_path / "set.parquet")
-    assert rows_of(tmp_path / "set.parquet")[3:] == [("one", "lite", None), ("a film", "heavy", None)]
+def test_copies_of_originals_that_a_set_has_kept_stay_and_there_may_be_no_originals(tmp_path):
+    heavy = [*ORIGINALS, *made("heavy", "a film", "one")]
+    result, rows = mixed(tmp_path, lite=[*ORIGINALS, *made("lite", "one")], heavy=heavy)
+    assert rows[3:] == [("one", "lite", None), ("a film", "heavy", None)]
     assert result.kept == {"lite": 1, "heavy": 1}
+    result, rows = mixed(tmp_path, lite=[], corpus=made("corpus", "one"))
+    assert rows == [("one", "corpus", None)] and result.rows == 1
 
 
 def test_pairs_are_equal_if_both_texts_are(tmp_path):
-    originals = [("a", "b", "original", "1")]
-    one = put(tmp_path / "one.parquet", [*originals, ("c", "d", "lite", None)], PAIR)
-    two = put(tmp_path / "two.parquet", [*originals, ("d", "c", "corpus", None), ("c ", "d", "corpus", None)], PAIR)
-    result = mix(sets={"lite": one, "corpus": two}, task=PAIR, output=tmp_path / "set.parquet")
-    assert rows_of(tmp_path / "set.parquet") == [
-        ("a", "b", "original", "1"),
-        ("c", "d", "lite", None),
-        ("d", "c", "corpus", None),
-    ]
+    first = [("a", "b", "original", "1"), ("c", "d", "lite", None)]
+    second = [first[0], ("d", "c", "corpus", None), ("c ", "d", "corpus", None)]
+    result, rows = mixed(tmp_path, PAIR, lite=first, corpus=second)
+    assert rows == [*first, second[1]]
     assert (result.kept, result.dropped) == ({"lite": 1, "corpus": 1}, {"lite": 0, "corpus": 1})
 
 
 def test_many_batches_keep_their_places(tmp_path, monkeypatch):
-    monkeypatch.setattr(cleaning, "_ROWS", 1000)
-    originals = [(f"o{i % 999}", "original", "1") for i in range(70_000)]
-    lite = put(tmp_path / "lite.parquet", [*originals, *made("lite", *(f"t{i}" for i in range(70_000)))])
-    texts = [f"t{i}" for i in range(0, 140_000, 2)]
-    corpus = put(tmp_path / "corpus.parquet", [*originals, *made("corpus", *texts)])
-    result = mix(sets={"lite": lite, "corpus": corpus}, task=SINGLE, output=tmp_path / "set.parquet")
-    new = [text for text in texts if int(text[1:]) >= 70_000]
-    expected = [*originals, *made("lite", *(f"t{i}" for i in range(70_000))), *made("corpus", *new)]
-    assert rows_of(tmp_path / "set.parquet") == expected
-    assert (result.kept["corpus"], result.dropped["corpus"]) == (35_000, 35_000)
-
-
-def test_sets_without_originals_or_new_texts(tmp_path):
-    lite = put(tmp_path / "lite.parquet", [])
-    corpus = put(tmp_path / "corpus.parquet", made("corpus", "one"))
-    assert mix(sets={"lite": lite, "corpus": corpus}, task=SINGLE, output=tmp_path / "set.parquet").rows == 1
-    assert rows_of(tmp_path / "set.parquet") == [("one", "corpus", None)]
+    monkeypatch.setattr(cleaning, "_ROWS", 100)
+    originals = [(f"o{i % 999}", "original", "1") for i in range(7_000)]
+    lite = [*originals, *made("lite", *(f"t{i}" for i in range(7_000)))]
+    corpus = [*originals, *made("corpus", *(f"t{i}" for i in range(0, 14_000, 2)))]
+    result, rows = mixed(tmp_path, lite=lite, corpus=corpus)
+    assert rows == [*lite, *made("corpus", *(f"t{i}" for i in range(7_000, 14_000, 2)))]
+    assert (result.kept["corpus"], result.dropped["corpus"]) == (3_500, 3_500)
 
 
 @pytest.mark.parametrize(
@@ -259,16 +211,14 @@ def test_sets_without_originals_or_new_texts(tmp_path):
     ],
 )
 def test_other_originals_are_an_error(tmp_path, originals, what):
-    lite = put(tmp_path / "lite.parquet", [*ORIGINALS, *made("lite", "one")])
-    corpus = put(tmp_path / "corpus.parquet", [*originals, *made("corpus", "two")])
-    with raising(DataError, what, file=corpus):
-        mix(sets={"lite": lite, "corpus": corpus}, task=SINGLE, output=tmp_path / "set.parquet")
+    with raising(DataError, what, file=tmp_path / "corpus.parquet"):
+        mixed(tmp_path, lite=[*ORIGINALS, *made("lite", "one")], corpus=[*originals, *made("corpus", "two")])
     assert not (tmp_path / "set.parquet").exists()
 
 
 def test_a_table_that_is_no_transfer_set_is_an_error(tmp_path):
-    lite = put(tmp_path / "lite.parquet", ORIGINALS)
-    pl.DataFrame({"sentence": ["a film"], "label": ["1"]}).write_parquet(tmp_path / "b.parquet")
-    with raising(DataError, key="source", file=tmp_path / "b.parquet"):
-        mix(sets={"lite": lite, "corpus": tmp_path / "b.parquet"}, task=SINGLE, output=tmp_path / "set.parquet")
+    path = tmp_path / "b.parquet"
+    pl.DataFrame({"sentence": ["a film"], "label": ["1"]}).write_parquet(path)
+    with raising(DataError, key="source", file=path):
+        mix(sets={"lite": path, "corpus": path}, task=SINGLE, output=tmp_path / "set.parquet")
     assert not (tmp_path / "set.parquet").exists()

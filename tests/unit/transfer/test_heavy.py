@@ -1,5 +1,3 @@
-"""The steps before the samples, with a generator of another distribution: ``kd`` knows none by name."""
-
 import json
 from dataclasses import replace
 
@@ -102,7 +100,7 @@ def test_what_a_plugin_leaves_when_it_fails_is_kds(echo, tmp_path):
     check_output(tmp_path / "generator", force=True)
 
 
-def test_prefixes_are_json_and_shown_in_short(echo, tmp_path):
+def test_prefixes_are_json_and_the_fingerprint_has_what_samples_depend_on(echo, tmp_path):
     echo()
     generator = chosen()
     generator.fine_tune(CORPUS, tmp_path / "generator")
@@ -112,10 +110,6 @@ def test_prefixes_are_json_and_shown_in_short(echo, tmp_path):
     assert (result.texts, result.sizes) == (3, {"letters": 2, "counts": 2})
     assert result.first == {"letters": ["a", "b"], "counts": [1, 2]}
     assert isinstance(generator.load(tmp_path / "generator").sample(prefixes, Part(0, 2, 1)), Samples)
-
-
-def test_the_fingerprint_has_what_samples_depend_on_and_nothing_else(echo):
-    echo()
     plain = chosen().fingerprint()
     assert plain["generators.echo.width"] == 3
     assert (plain["device"], plain["top_k"], plain["seed"]) == ("cuda", 5, 9)
@@ -129,11 +123,7 @@ def test_the_fingerprint_has_what_samples_depend_on_and_nothing_else(echo):
     [
         ("    checkpoint.mkdir()\n", "    return {}\n", "left no checkpoint"),
         ("1.5", "{1.5}", "JSON values: Object of type set"),
-        (
-            '    seen.append(("fine_tune"',
-            '    1 / 0, (("fine_tune"',
-            "failed in fine_tune: ZeroDivisionError: division",
-        ),
+        ('    seen.append(("fine_tune"', '    1 / 0, (("fine_tune"', "failed in fine_tune: ZeroDivisionError"),
         ("    return Sampler()", "    return [][0]", "failed in load: IndexError: list index"),
         ("    def sample(", "    def draw(", "loads a Sampler, which has no sample"),
         ("first = sorted", "first = corpus.nothing and sorted", "failed in prefixes: AttributeError: 'Corpus'"),
@@ -157,38 +147,35 @@ def test_a_damaged_file_of_prefixes(tmp_path, content):
         read_prefixes(path)
 
 
-SINGLE, PAIR = TASK, Task("pairs", "pair", ("no", "yes"))
+PAIR = Task("pairs", "pair", ("no", "yes"))
 TRAIN = pl.DataFrame({"sentence": [" a good film", "dull plot ", " \t", "two\nlines"], "label": ["1", "0", "1", "0"]})
 DEV = pl.DataFrame({"sentence": ["dev one", "dev two"], "label": ["1", "0"]})
 TEST = pl.DataFrame({"sentence": ["test one", None, "test two"], "label": pl.Series([None] * 3, dtype=pl.String)})
 ALL = {"train": TRAIN, "dev": DEV, "test": TEST}
 
 
-def corpus_of(folder, splits, task=SINGLE, labels=()):
+def corpus_of(folder, splits, task=TASK, labels=()):
     result = cache(splits=splits, task=task, labels=labels, output=folder / "cache.parquet")
     return result, read_corpus(folder / "cache.parquet", task)
 
 
 def test_texts_by_split_without_the_blank_ones(tmp_path):
     notes = Notes()
-    result = cache(splits=ALL, task=SINGLE, output=tmp_path / "cache.parquet", reporter=notes)
+    result = cache(splits=ALL, task=TASK, output=tmp_path / "cache.parquet", reporter=notes)
     assert pl.read_parquet(tmp_path / "cache.parquet").columns == ["text", "split"]
     assert result == CacheResult(train=3, dev=2, test=2, blank=2, characters=59, words=15)
     assert len(notes.warnings) == 1 and notes.warnings[0].startswith("2 rows ")
-    corpus = read_corpus(tmp_path / "cache.parquet", SINGLE)
+    corpus = read_corpus(tmp_path / "cache.parquet", TASK)
     assert corpus.train == ["a good film", "dull plot", "two lines"]
     assert (corpus.kind, corpus.dev, corpus.test) == ("single", ["dev one", "dev two"], ["test one", "test two"])
 
 
-def test_pairs_have_exactly_one_tab(tmp_path):
+def test_pairs_have_exactly_one_tab_and_a_label_may_be_chosen(tmp_path):
     rows = [("a\tb", "c\td\n", "no"), ("", "right", "yes"), ("left", " \t", "no"), ("e", "f", "yes")]
     train = pl.DataFrame(rows, schema=["sentence1", "sentence2", "label"], orient="row")
     result, corpus = corpus_of(tmp_path, {"train": train, "dev": train}, PAIR)
     assert corpus.train == corpus.dev == ["a b\tc d", "e\tf"]
     assert (result.train, result.test, result.blank, corpus.test) == (2, 0, 4, [])
-
-
-def test_a_chosen_label_where_there_are_labels(tmp_path):
     result, corpus = corpus_of(tmp_path, ALL, labels=["0"])
     assert (corpus.train, corpus.dev) == (["dull plot", "two lines"], ["dev two"])
     assert corpus.test == ["test one", "test two"], "the test texts have no labels to choose by"
@@ -213,7 +200,7 @@ def test_an_empty_corpus_is_an_error(tmp_path, splits, labels, says):
 @pytest.mark.parametrize("how", ["missing", "cut", "another table", "pairs"])
 def test_what_is_no_cache_is_an_error_that_names_the_command(tmp_path, how):
     path = tmp_path / "cache.parquet"
-    cache(splits=ALL, task=SINGLE, output=path)
+    cache(splits=ALL, task=TASK, output=path)
     if how == "missing":
         path.unlink()
     elif how == "cut":
@@ -221,4 +208,4 @@ def test_what_is_no_cache_is_an_error_that_names_the_command(tmp_path, how):
     elif how == "another table":
         TRAIN.write_parquet(path)
     with raising(DataError, file=path, hint="--only cache --force"):
-        read_corpus(path, PAIR if how == "pairs" else SINGLE)
+        read_corpus(path, PAIR if how == "pairs" else TASK)

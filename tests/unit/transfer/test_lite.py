@@ -1,20 +1,17 @@
-import itertools
 from collections import Counter
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from notes import Notes
 from raising import raising
 
 from kdcli.api import QuietReporter, Task
 from kdcli.config.transfer import LiteSettings
 from kdcli.errors import DataError, MissingError
-from kdcli.parts import Loaded, LocalEngine
+from kdcli.parts import LocalEngine
 from kdcli.tables.read import read_table
 from kdcli.transfer import lite
-from kdcli.transfer.lite import MakePart, fabricate, plan
-from kdcli.transfer.rules import Rules
+from kdcli.transfer.lite import fabricate
 
 SINGLE = Task("films", "single", ("0", "1"))
 STEM = ["the film is good", "a  long , dull plot", "nobody laughs", "it 's not bad at all", "", "why ?", "the end ."]
@@ -68,7 +65,7 @@ def test_originals_come_first_as_they_are_then_new_texts_alone(tmp_path):
     assert (result.originals, result.fabricated, result.rows) == (45, len(made), len(frame))
 
 
-def test_counts_add_up_and_nothing_else_is_left(tmp_path):
+def test_counts_add_up_and_held_out_copies_are_those_of_an_independent_run(tmp_path):
     result = run(tmp_path / "set.tsv")
     made = texts_of(tmp_path / "set.tsv")[42:]
     assert result.fabricated + result.duplicates + result.held_out_copies == 420
@@ -79,9 +76,6 @@ def test_counts_add_up_and_nothing_else_is_left(tmp_path):
     assert {rule for example in result.examples for rule in example["rules"]} == {"masked", "replaced", "cut"}
     assert all(example["after"] in made and example["before"] in TEXTS for example in result.examples)
     assert [path.name for path in tmp_path.iterdir()] == ["set.tsv"]
-
-
-def test_held_out_copies_are_counted_by_an_independent_run(tmp_path):
     run(tmp_path / "free.tsv", held_out=[])
     result = run(tmp_path / "set.tsv", held_out=[DEV, DEV])
     free, held = (texts_of(tmp_path / name) for name in ("free.tsv", "set.tsv"))
@@ -144,16 +138,14 @@ def test_parts_of_other_settings_are_not_used(tmp_path, monkeypatch, changes, wh
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop(patch, "MakePart", 3)
         run(tmp_path / "set.tsv")
-    said = []
-    reporter = QuietReporter()
-    monkeypatch.setattr(reporter, "warn", said.append)
-    run(tmp_path / "set.tsv", reporter=reporter, **changes)
-    assert len(said) == bool(why) and all(message.startswith(why) for message in said)
+    notes = Notes()
+    run(tmp_path / "set.tsv", reporter=notes, **changes)
+    assert len(notes.warnings) == bool(why) and all(message.startswith(why) for message in notes.warnings)
     run(tmp_path / "other.tsv", **changes)
     assert (tmp_path / "set.tsv").read_bytes() == (tmp_path / "other.tsv").read_bytes()
 
 
-def test_texts_of_no_and_of_very_many_words(tmp_path):
+def test_texts_of_no_and_of_very_many_words_and_no_iterations(tmp_path):
     train = table(sentence=["", "word , " * 50_000, "short text"])
     result = run(tmp_path / "set.tsv", train=train, held_out=[], settings={"n_iter": 20})
     texts = texts_of(tmp_path / "set.tsv")
@@ -161,9 +153,6 @@ def test_texts_of_no_and_of_very_many_words(tmp_path):
     assert max(len(text.split()) for text in texts[3:]) == 100_000
     assert result.counts["words"] > 1_000_000
     assert "" not in texts[3:]
-
-
-def test_no_iterations_give_the_originals(tmp_path):
     result = run(tmp_path / "set.tsv", settings={"n_iter": 0})
     assert texts_of(tmp_path / "set.tsv") == TEXTS
     assert (result.fabricated, result.drop_rate, result.examples) == (0, 0.0, [])
@@ -188,37 +177,6 @@ def test_missing_data_of_a_tagger_comes_through_the_processes(tmp_path, make_plu
         run(tmp_path / "set.tsv", settings={"tagger": "lost", "workers": 2})
 
 
-FIRST = ["the good film", "", "a bad  plot , really", "one"]
-SECOND = ["is it good ?", "it 's", "no", "two words here"]
-
-
-@pytest.fixture
-def made(tmp_path):
-    """Make part ``part`` of two equal ones from all of some texts, which the pattern tagger tags."""
-
-    def make(columns, rules, n_iter, seed=1, part=0):
-        settings, texts = LiteSettings(tagger="pattern", words="whitespace", workers=1), pl.DataFrame(columns)
-        folder = tmp_path / str(next(numbers))
-        folder.mkdir()
-        words, counts = lite.tag(folder, texts, settings, LocalEngine(), QuietReporter())
-        slices, unigrams = ((0, len(texts)),) * 2, Loaded(lite.read_unigrams(counts), lite.read_unigrams, (counts,))
-        make_part = MakePart(unigrams, tuple(columns), slices, rules, n_iter, seed)
-        make_part(part, tmp_path / "part.parquet", pl.read_parquet(words))
-        return pl.read_parquet(tmp_path / "part.parquet")
-
-    numbers = itertools.count()
-    return make
-
-
-@settings(deadline=None)
-@given(st.integers(0, 5000), st.integers(1, 400))
-def test_plan_makes_each_row_once_in_order(rows, n_iter):
-    slices = plan(rows, n_iter)
-    assert [row for first, count in slices for row in range(first, first + count)] == list(range(rows))
-    assert all(first // lite.ROWS == (first + count - 1) // lite.ROWS for first, count in slices)
-    assert all(count * n_iter <= lite.TEXTS + n_iter for _, count in slices)
-
-
 def test_unigrams_are_the_words_of_each_tag_in_all_parts_and_columns(tmp_path):
     texts = pl.DataFrame({"sentence1": TEXTS, "sentence2": ["the end"] * 42})
     words, unigrams = lite.tag(
@@ -230,18 +188,9 @@ def test_unigrams_are_the_words_of_each_tag_in_all_parts_and_columns(tmp_path):
     assert tagged.filter(pl.col("column") == 0)["row"].unique().to_list() == [i for i, text in enumerate(TEXTS) if text]
 
 
-def test_pairs_cycle_through_first_second_and_both(made):
-    part = made({"sentence1": ["a b"], "sentence2": ["c d"]}, Rules(1, 0, 0, 1, 5), 6)
-    masked = [tuple("[MASK]" in text for text in row[:2]) for row in part.rows()]
-    assert masked == [(True, False), (False, True), (True, True)] * 2
-
-
-def test_blocks_change_nothing_where_nothing_is_drawn(made, monkeypatch):
-    columns = {"sentence1": FIRST, "sentence2": SECOND}
-    whole = made(columns, Rules(0, 0, 0, 1, 5), 40)
-    monkeypatch.setattr(lite, "BLOCK", 50)
-    sizes = []
-    block = MakePart._block
-    monkeypatch.setattr(MakePart, "_block", lambda *a: sizes.append(len(a[3])) or block(*a))
-    assert made(columns, Rules(0, 0, 0, 1, 5), 40).equals(whole)
-    assert len(sizes) > 5 and sum(sizes) == 160
+def test_pairs_cycle_through_first_second_and_both(tmp_path):
+    train, task = table(sentence1=["a b"], sentence2=["c d"]), Task("pairs", "pair", ("0", "1"))
+    settings = {"n_iter": 6, "p_mask": 1.0, "p_pos": 0.0, "p_ngram": 0.0}
+    result = run(tmp_path / "set.parquet", train=train, held_out=[], task=task, settings=settings)
+    masked = [tuple("[MASK]" in text for text in row[:2]) for row in rows_of(tmp_path / "set.parquet")[1:]]
+    assert masked == [(True, False), (False, True), (True, True)] and result.duplicates == 3
