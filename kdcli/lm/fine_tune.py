@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,17 @@ from transformers import PrinterCallback
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError, ProfileError
-from kdcli.files import alone, atomic, full_disk, remove, write_json
+from kdcli.files import alone, atomic, full_disk, mark, remove, write_json
 from kdcli.lm.trainer import Arguments, ByLength, ByLengthTrainer, Diverged, FineTuneTask, Watch
-from kdcli.models.device import halve_until_it_fits
+from kdcli.models.device import check_device, halve_until_it_fits, resolve
 from kdcli.models.hf import quiet
-from kdcli.parts import RECORD, claim_folder
+from kdcli.parts import RECORD, Engine, claim_folder
 
 LOG_EVERY = 10
 _TIMING = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 """What the Trainer adds to the dev scores."""
-_MADE = ("*/checkpoint-*", "*/model/*", "*/outcome.json")
+OUTCOME = "outcome.json"
+_MADE = ("*/checkpoint-*", "*/model/*", f"*/{OUTCOME}")
 """The files of ``fine_tune`` and of the Trainer in its folder."""
 
 
@@ -72,7 +73,7 @@ def fine_tune(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Report
     The folder lies inside that of ``one_training``. An outcome in it is used as it is, and a training continues from
     its checkpoints. Under ``torchrun`` all processes call this.
     """
-    record = folder / "outcome.json"
+    record = folder / OUTCOME
     if not record.exists():
         _train(folder, task, recipe, reporter)
     outcome = TrainingOutcome(**json.loads(record.read_text("utf-8")))
@@ -83,6 +84,41 @@ def fine_tune(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Report
         after = f"after epoch {round(outcome.best_epoch, 2):g} of {round(outcome.epochs, 2):g}"
         reporter.info(f"fine-tuned at {outcome.lr:g}: {score}, {after}")
     return outcome
+
+
+def fine_tune_each(
+    recipes: Mapping[Path, Recipe], task: FineTuneTask, engine: Engine, files: Sequence[Path], reporter: Reporter
+) -> dict[Path, TrainingOutcome]:
+    """Fine-tune a model by several recipes, each in its folder; see ``fine_tune``.
+
+    An engine of several machines trains on these, to which it sends the ``files`` that the task reads.
+    """
+    folders = list(recipes)
+    missing = {number: path for number, path in enumerate(folders) if not (path / OUTCOME).exists()}
+    outcomes = {path: fine_tune(path, task, recipes[path], reporter) for path in folders if (path / OUTCOME).exists()}
+    for path in filter(Path.exists, missing.values()):
+        mark(path)  # what comes from another machine may replace it
+    how: dict[str, Any] = {"device": recipes[folders[0]].device, "files": files, "keep": True, "reporter": reporter}
+    with engine:
+        for number, _ in engine.make(TrainingPart(task, list(recipes.values())), missing, **how):
+            path = folders[number]
+            outcomes[path] = fine_tune(path, task, recipes[path], reporter)
+    return {path: outcomes[path] for path in folders}
+
+
+@dataclass(frozen=True)
+class TrainingPart:
+    """Makes a part: fine-tunes by one of several recipes, in a folder."""
+
+    task: FineTuneTask
+    recipes: Sequence[Recipe]
+
+    def __call__(self, part: int, path: Path, *, reporter: Reporter) -> None:
+        """Train in ``path`` by recipe ``part``, from its last checkpoint on."""
+        recipe = self.recipes[part]
+        check_device(recipe.device, recipe.precision, self.task.stage)
+        join_processes(recipe.device, None)
+        _train(path, self.task, replace(recipe, device=resolve(recipe.device)), reporter)
 
 
 def best_of(outcomes: Mapping[Path, TrainingOutcome], task: FineTuneTask) -> Path:
@@ -114,7 +150,7 @@ def _train(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Reporter)
             best, outcome = training.outcome(stopped)
             if best:
                 _keep(folder / f"checkpoint-{best}", folder / "model", task.tokenizer)
-            write_json(folder / "outcome.json", asdict(outcome))
+            write_json(folder / OUTCOME, asdict(outcome))
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
     state.wait_for_everyone()

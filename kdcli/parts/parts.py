@@ -14,13 +14,14 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
 from kdcli.files import alone, atomic, check_replaceable, is_running, remove, sha256
-from kdcli.parts.engine import Engine, LocalEngine, MakePart, PartFailed, checksum
+from kdcli.parts.engine import Engine, LocalEngine, MakePart, PartFailed
 
 T = TypeVar("T")
 
@@ -113,13 +114,14 @@ class Parts:
         """
         missing = {part: path for part in parts if not (path := self.path(part)).exists()}
         try:
-            yield from self.engine.make(make_part, missing, **how)
+            for part, _ in self.engine.make(WholePart(make_part), missing, **how):
+                yield part
         except PartFailed as error:
-            part, last = error.args
+            part = error.part
             first = sum(map(size, range(part)))
             rows = f"{unit} {first + 1:,} to {first + size(part):,} (part {part})"
-            hint = "the other parts are kept: the same command resumes"
-            raise KdError(f"{rows} failed several times: {last}", file=self.folder, hint=hint) from error
+            what = f"{rows} failed several times: {error.last}"
+            raise KdError(what, file=self.folder, hint=error.hint) from error
 
     def wait(self, count: int) -> None:
         """Wait until the first ``count`` parts are finished; a missing one that no process makes is a ``KdError``."""
@@ -170,6 +172,22 @@ class Parts:
         return launch == _launch_name() and (host != socket.gethostname() or is_running(process))
 
 
+@dataclass(frozen=True)
+class WholePart:
+    """Makes a part whole or not at all, with its checksum beside it."""
+
+    make: MakePart
+
+    def __call__(self, part: int, path: Path, *data: Any) -> None:
+        """Make a part, unless it is there."""
+        if path.exists():
+            return
+        with atomic(path) as temporary:
+            self.make(part, temporary, *data)
+            # Before the part is there, or a kill in between would leave one without.
+            _checksum(path).write_text(sha256(temporary), "utf-8")
+
+
 def claim_folder(
     folder: Path, fingerprint: Mapping[str, Any], made: Sequence[str], *, resume: bool, reporter: Reporter
 ) -> bool:
@@ -213,9 +231,14 @@ def _wait(condition: Callable[[], bool]) -> None:
         time.sleep(_POLL_SECONDS)
 
 
+def _checksum(path: Path) -> Path:
+    """Return the file that holds a part's SHA-256."""
+    return path.with_name(f"{path.name}.sha256")
+
+
 def _is_whole(path: Path) -> bool:
     try:
-        return checksum(path).read_text("utf-8") == sha256(path)
+        return _checksum(path).read_text("utf-8") == sha256(path)
     except (OSError, ValueError):
         return False
 

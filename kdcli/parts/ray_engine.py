@@ -17,9 +17,13 @@ from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
 
+from kdcli import registry
+from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError, MissingError, shown
-from kdcli.parts.engine import MakePart, PartFailed, Read, data_of, make_one
-from kdcli.parts.ray_actor import Maker, Work, content_of, fault_of, report
+from kdcli.files import atomic
+from kdcli.parts.engine import MakePart, PartFailed, Read, data_of
+from kdcli.parts.ray_actor import Maker, Work, content_of, fault_of, report, write_content
+from kdcli.parts.reports import Receiver
 from kdcli.registry.plugin import read_code_files
 
 TRIES = 3  # how often a part may fail, and an actor may end as it starts
@@ -62,12 +66,17 @@ class _Queue:
         """Put a part back, unless it has failed too often."""
         self.failures[part] += 1
         if self.failures[part] == TRIES:
-            raise PartFailed(part, why)
+            raise PartFailed(part, self.left[part], why)
         self.waiting.appendleft(part)
 
-    def write(self, part: int, content: bytes) -> None:
-        """Write the file of a part."""
-        make_one(lambda _, path: path.write_bytes(content), part, self.left.pop(part))
+    def write(self, part: int, content: Mapping[str, Any]) -> None:
+        """Write a part, whole or not at all, after what was made beside it."""
+        path = self.left.pop(part)
+        beside = {name: values for name, values in content.items() if not Path(name).is_relative_to(path.name)}
+        write_content(beside, path.parent)
+        with atomic(path) as temporary:
+            own = {Path(name).relative_to(path.name).as_posix(): content[name] for name in content.keys() - beside}
+            write_content(own, temporary)
         del self.data[part]
 
 
@@ -141,12 +150,16 @@ class RayEngine:
         workers: int = 1,
         device: str = "cpu",
         files: Sequence[Path] = (),
-    ) -> Iterator[int]:
+        keep: bool = False,
+        reporter: Reporter | None = None,
+    ) -> Iterator[tuple[int, Any]]:
         """Make parts on all nodes; see ``LocalEngine``.
 
-        A part whose process dies is made again elsewhere. Errors of kd's kind are raised as they are.
+        A part whose process dies is made again elsewhere. Errors of kd's kind are raised as they are. The ``reporter``
+        gets what the function has said when the part is there.
         """
-        queue, work, looked = _Queue(dict(parts), read, deque(parts)), self._send(make, files), 0.0
+        queue, looked = _Queue(dict(parts), read, deque(parts)), 0.0
+        work = self._send(make, files, keep, bool(reporter))
         while queue.left:
             if not self._hands or time.monotonic() - looked > _POLL_SECONDS:
                 self._hire(device, len(queue.left))
@@ -160,8 +173,11 @@ class RayEngine:
                 elif isinstance(answer, str):
                     queue.failed(part, answer)
                 else:
-                    queue.write(part, answer)
-                    yield part
+                    receiver = Receiver(reporter or QuietReporter())
+                    for message in answer.said:
+                        receiver.take(part, *message)
+                    queue.write(part, answer.content)
+                    yield part, answer.value
 
     def _slots(self, device: str) -> int:
         """Return how many cores, or GPUs, the nodes have that are alive now."""
@@ -170,7 +186,7 @@ class RayEngine:
         self.start()
         return int(ray.cluster_resources().get(_resource(device), 0))
 
-    def _send(self, make: MakePart, files: Sequence[Path]) -> Work:
+    def _send(self, make: MakePart, files: Sequence[Path], keep: bool, reports: bool) -> Work:
         """Put a function, and the files that it reads, into the object store, from which each node gets them once."""
         import ray
 
@@ -180,7 +196,7 @@ class RayEngine:
         content = {path: ray.put(content_of(path)) for path in dict.fromkeys((*files, *code))}
         here = {path: path.expanduser().absolute() for path in content}
         node = ray.get_runtime_context().get_node_id()
-        return Work(self._works, ray.put(ray.cloudpickle.dumps(make)), content, code, here, node)
+        return Work(self._works, ray.put(ray.cloudpickle.dumps(make)), content, code, here, node, keep, reports)
 
     def _hire(self, device: str, most: int) -> None:
         """Start an actor for each core, or GPU, that has none; where no node is left, one waits for a new one."""
@@ -240,7 +256,7 @@ class RayEngine:
                 raise MissingError(f"no process can be started on the nodes: {answer}", hint=hint)
             return
         self._failed_starts = 0
-        if fault := fault_of(answer, report()):
+        if fault := fault_of(answer, report(registry.used)):
             raise fault
 
     def __enter__(self) -> RayEngine:

@@ -163,12 +163,12 @@ class TakeCorpus(Stage):
     def run(self, run: RunContext) -> Any:
         from kdcli.transfer.corpus import from_corpus
 
-        bits = None
+        how: dict[str, Any] = {}
         if _orders_corpus(run.settings):
-            generator = _generator(run)
-            bits = generator.bits(generator.load(run.path("generator"), run.reporter))
+            bits = _generator(run, run.parts_device).load_bits(run.path("generator"))
+            how = {"bits": bits, "device": run.parts_device}
         settings, bad_rows = run.settings.transfer.corpus, run.settings.task.bad_rows
-        return from_corpus(settings=settings, seed=run.seed, bits=bits, bad_rows=bad_rows, **_texts(run, "corpus"))
+        return from_corpus(settings=settings, seed=run.seed, bad_rows=bad_rows, **how, **_texts(run, "corpus"))
 
 
 class Mix(Stage):
@@ -216,7 +216,7 @@ class TrainTeacher(Stage):
     def run(self, run: RunContext) -> Any:
         from kdcli.teacher.train import train_teacher
 
-        shared = run.common("teacher", "seed", "device", "precision", "resume")
+        shared = run.common("teacher", "seed", "device", "precision", "resume", "engine")
         return train_teacher(train=run.read("train"), dev=run.read("dev"), settings=run.settings.teacher, **shared)
 
 

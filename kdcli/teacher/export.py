@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from kdcli.files import sha256
 from kdcli.models.device import at_hand, halve_until_it_fits
 from kdcli.parts import Engine, Loaded, LocalEngine, Parts, in_turn
 from kdcli.tables.parquet import slices
-from kdcli.tables.text_hash import text_hash
+from kdcli.tables.text_hash import first_of_equals, text_hash
 from kdcli.tasks.text_set import STATES, open_texts
-from kdcli.teacher.logits import FORMAT, logit_columns, read_logits, state_column, write_logits
+from kdcli.teacher.logits import FORMAT, Piece, header_of, logit_columns, read_logits, state_column, write_logits
 from kdcli.teacher.model import BATCH, Teacher, TeacherSource, load_teacher, warn_of_cuts
 
 PART_ROWS = 4096
@@ -101,7 +101,7 @@ def export_logits(
         **({"representation": size} if size else {}),
     }
     nothing = np.empty((0, task.outputs), np.float32), np.empty((0, size), np.float32)
-    before, cut_before = _known(known, origin, task) or (_part(np.empty(0, np.uint64), *nothing), 0)
+    before, cut_before = _known(known, origin, task) or (part_of(np.empty(0, np.uint64), *nothing), 0)
     table_of = in_turn(slices(texts, PART_ROWS))
 
     def read(part: int) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -112,19 +112,8 @@ def export_logits(
         return table.filter(~np.isin(hashes, before["row_hash"])), old
 
     def assemble(paths: list[Path]) -> None:
-        parts = pl.concat([pl.read_parquet(path, glob=False) for path in paths])
-        parts = parts.unique("row_hash", keep="first", maintain_order=True)
-        notes = [pl.read_parquet_metadata(path) for path in paths]
-        used = min(int(note["batch_size"]) for note in notes)
-        logits = parts.drop("row_hash", STATES, strict=False).to_numpy().astype(np.float32, copy=False)
-        states = parts[STATES].to_numpy() if size else None
-        unanswered = int(np.isnan(logits).all(axis=1).sum())
-        if unanswered == len(logits):
+        if not assemble_logits(paths, rows, output, origin, cut_before):
             raise DataError("the teacher has answered none of the texts", file=transfer, hint="kd teacher audit")
-        cut = sum((int(note["cut"]) for note in notes), cut_before)
-        metadata = {**origin, "batch_size": used, "cut": cut, "kd": __version__}
-        metadata |= {"unanswered": unanswered} if unanswered else {}
-        write_logits(output, logits, parts["row_hash"].to_numpy(), metadata, states)
 
     sizes = [min(PART_ROWS, rows - start) for start in range(0, rows, PART_ROWS)]
     fingerprint = {**origin, "batch_size": batch, "device": torch.device(device).type, "part_rows": PART_ROWS}
@@ -134,11 +123,41 @@ def export_logits(
     with engine, Parts(folder, fingerprint, resume=resume, engine=engine, reporter=reporter) as parts:
         parts.make(sizes, make, title="teacher logits", read=read, device=device, files=again.files)
         parts.assemble(len(sizes), assemble)
-    found = read_logits(output, task)
-    used, cut, unanswered = (found.metadata.get(name, 0) for name in ("batch_size", "cut", "unanswered"))
+    distinct, metadata = header_of(output)
+    used, cut, unanswered = (metadata.get(name, 0) for name in ("batch_size", "cut", "unanswered"))
     longest = model.loaded.max_length
-    warn_of_cuts(cut, len(found.logits), longest, model.source.long_texts, reporter)
-    return ExportResult(rows, len(found.logits), used, precision, longest, model.parameters, cut, unanswered)
+    warn_of_cuts(cut, distinct, longest, model.source.long_texts, reporter)
+    return ExportResult(rows, distinct, used, precision, longest, model.parameters, cut, unanswered)
+
+
+def assemble_logits(paths: Sequence[Path], rows: int, output: Path, origin: Mapping[str, Any], cut: int = 0) -> bool:
+    """Write the logits file of some parts, of at most ``rows`` rows: each text once. In memory are the hashes alone.
+
+    ``cut`` are texts that were cut and are in no part. Returns whether there is an answer; else there is no file.
+    """
+    hashes, silent, offsets = np.empty(rows, np.uint64), np.empty(rows, np.bool_), [0]
+    for path in paths:
+        part = pl.read_parquet(path, glob=False, columns=["row_hash", "logits_0"])
+        begin, end = offsets[-1], offsets[-1] + len(part)
+        hashes[begin:end], silent[begin:end] = part["row_hash"].to_numpy(), part["logits_0"].is_nan().to_numpy()
+        offsets.append(end)
+    first = first_of_equals(hashes[: offsets[-1]])
+    distinct, unanswered = int(first.sum()), int((first & silent[: offsets[-1]]).sum())
+    if unanswered == distinct:
+        return False
+    notes = [pl.read_parquet_metadata(path) for path in paths]
+    used, cut = min(int(note["batch_size"]) for note in notes), cut + sum(int(note["cut"]) for note in notes)
+    metadata = {**origin, "batch_size": used, "cut": cut, "kd": __version__}
+    metadata |= {"unanswered": unanswered} if unanswered else {}
+
+    def pieces() -> Iterator[Piece]:
+        for path, begin, end in zip(paths, offsets, offsets[1:], strict=False):
+            part = pl.read_parquet(path, glob=False).filter(first[begin:end])
+            logits = part.drop("row_hash", STATES, strict=False).to_numpy().astype(np.float32, copy=False)
+            yield part["row_hash"].to_numpy(), logits, part[STATES].to_numpy() if STATES in part.columns else None
+
+    write_logits(output, pieces(), distinct, metadata)
+    return True
 
 
 @dataclass
@@ -164,7 +183,7 @@ class LogitsPart:
             auto=self.auto,
             hint=_HINT,
         )
-        made = pl.concat([old, _part(text_hash(table.get_columns()), logits, states)])
+        made = pl.concat([old, part_of(text_hash(table.get_columns()), logits, states)])
         made.write_parquet(path, metadata={"batch_size": str(used), "cut": str(model.read["cut"])})
 
     def __getstate__(self) -> dict[str, Any]:
@@ -180,10 +199,10 @@ def _known(path: Path | None, origin: Mapping[str, Any], task: Task) -> tuple[pl
     if theirs != ours:
         return None
     there = np.isfinite(found.logits[:, 0])
-    return _part(found.hashes, found.logits, found.states).filter(there), found.metadata["cut"]
+    return part_of(found.hashes, found.logits, found.states).filter(there), found.metadata["cut"]
 
 
-def _part(
+def part_of(
     hashes: NDArray[np.uint64] | None, logits: NDArray[np.float32], states: NDArray[np.floating[Any]] | None
 ) -> pl.DataFrame:
     """Return logits as a table: a part of a logits file."""

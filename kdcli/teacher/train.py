@@ -26,13 +26,14 @@ from kdcli.config.schema import TeacherSettings
 from kdcli.config.table import nearest
 from kdcli.errors import ProfileError
 from kdcli.files import sha256
-from kdcli.lm.fine_tune import Recipe, best_of, fine_tune, join_processes, one_training, publish
+from kdcli.lm.fine_tune import Recipe, best_of, fine_tune_each, join_processes, one_training, publish
 from kdcli.lm.texts import SPECIAL, TokenRows, train_wordpiece
 from kdcli.lm.trainer import Diverged, FineTuneTask
 from kdcli.models.classifier import count_cut, input_names
-from kdcli.models.device import check_device
+from kdcli.models.device import at_hand, check_device
 from kdcli.models.hf import find_model, fit_max_length, load_config, load_model, load_tokenizer, quiet
 from kdcli.models.losses import balanced_weights, label_losses
+from kdcli.parts import Engine, LocalEngine, place, process_count
 from kdcli.tasks import metrics
 from kdcli.tasks.labels import encode_labels
 from kdcli.teacher.model import warn_of_cuts
@@ -72,14 +73,20 @@ def train_teacher(
     precision: str,
     output: Path,
     resume: bool = True,
+    engine: Engine | None = None,
     reporter: Reporter | None = None,
 ) -> TeacherResult:
     """Fine-tune all parameters of an encoder and keep the best checkpoint on dev, a Hugging Face folder.
 
-    Each learning rate is trained in ``OUTPUT.training/lr-VALUE``, from where a killed run goes on. Under ``torchrun``
-    all processes call this. Weights and optimiser are float32 whatever the precision.
+    Each learning rate is trained in ``OUTPUT.training/lr-VALUE``, from where a killed run goes on; several ones where
+    the ``engine`` has room for them. Under ``torchrun`` all processes call this. Weights and optimiser are float32
+    whatever the precision.
     """
-    check_device(device, precision, "teacher")
+    rates = np.atleast_1d(settings.lr).tolist()
+    engine = engine if engine and len(rates) > 1 and process_count() == 1 else LocalEngine()
+    device = engine.device(device)
+    if at_hand(device) == device:
+        check_device(device, precision, "teacher")
     reporter = join_processes(device, reporter)
     if 0 < settings.max_rows < len(train):
         chosen = np.random.default_rng(seed).permutation(len(train))[: settings.max_rows]
@@ -126,8 +133,9 @@ def train_teacher(
         precision=precision,
     )
     with one_training(folder, fingerprint, resume, reporter, "teacher"):
-        rates = {folder / f"lr-{lr!r}": lr for lr in np.atleast_1d(settings.lr).tolist()}
-        outcomes = {own: fine_tune(own, fine_tuning, replace(recipe, lr=lr), reporter) for own, lr in rates.items()}
+        recipes = {folder / f"lr-{lr!r}": replace(recipe, lr=lr) for lr in rates}
+        files = [encoder.folder] if encoder.folder else []
+        outcomes = fine_tune_each(recipes, fine_tuning, engine, files, reporter)
         best = best_of(outcomes, fine_tuning)
         grid = {repr(outcome.lr): outcome.metrics.get(task.metric) for outcome in outcomes.values()}
         values = {name: value for name, value in asdict(outcomes[best]).items() if name != "stopped"}
@@ -149,7 +157,9 @@ class Encoder:
         """Return the model in float32, its new weights drawn with ``seed``, all parameters to be trained."""
         set_seed(seed)
         if self.folder is not None:
-            model = load_model(self.folder, AutoModelForSequenceClassification, config=self.config, allow_new="head")
+            model = load_model(
+                place(self.folder), AutoModelForSequenceClassification, config=self.config, allow_new="head"
+            )
             return model.requires_grad_(True)
         try:
             with quiet():

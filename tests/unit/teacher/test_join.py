@@ -45,7 +45,8 @@ def logits(tmp_path, transfer):
 def write(path, texts, task, transfer):
     values = np.array([VALUES[text] for text in texts], np.float32)
     hashes = text_hash([pl.Series(texts)])
-    write_logits(path, values, hashes, {"labels": list(task.labels), "transfer_sha256": sha256(transfer)})
+    metadata = {"labels": list(task.labels), "transfer_sha256": sha256(transfer)}
+    write_logits(path, [(hashes, values, None)], len(texts), metadata)
     return path
 
 
@@ -104,7 +105,8 @@ def test_logits_keep_every_bit(tmp_path, suffix, values):
 
     (tmp_path / "t.txt").write_text("a\n")
     exact = np.array([values], np.float32)
-    write_logits(tmp_path / "l.safetensors", exact, text_hash([pl.Series(["a"])]), {"labels": ["0", "1"]})
+    pieces = [(text_hash([pl.Series(["a"])]), exact, None)]
+    write_logits(tmp_path / "l.safetensors", pieces, 1, {"labels": ["0", "1"]})
     _, output = joined(tmp_path / "t.txt", tmp_path / "l.safetensors", output=tmp_path / f"j{suffix}")
     row = read_table(output).frame().row(0, named=True)
     assert np.array([[row["logits_0"], row["logits_1"]]]).astype(np.float32).tobytes() == exact.tobytes()
@@ -121,7 +123,8 @@ def test_a_text_without_logits_is_an_error_that_names_the_first(transfer, tmp_pa
 def test_scores_take_the_logit_or_keep_their_own(tmp_path):
     (tmp_path / "t.tsv").write_text("sentence\tsource\tlabel\na\toriginal\t3.80\nb\tlite\t\n")
     values = np.array([[0.1], [4.5]], np.float32)
-    write_logits(tmp_path / "l.safetensors", values, text_hash([pl.Series(["a", "b"])]), {"labels": []})
+    pieces = [(text_hash([pl.Series(["a", "b"])]), values, None)]
+    write_logits(tmp_path / "l.safetensors", pieces, 2, {"labels": []})
     result, output = joined(tmp_path / "t.tsv", tmp_path / "l.safetensors", STARS)
     assert [row[2] for row in read(output)[1:]] == ["0.1", "4.5"]
     _, output = joined(tmp_path / "t.tsv", tmp_path / "l.safetensors", STARS, "gold")
@@ -147,7 +150,7 @@ def test_logits_that_are_not_finite(transfer, tmp_path):
     hashes = text_hash([pl.Series([*VALUES])])
     values = np.array([*VALUES.values()], np.float32)
     values[1, 0] = np.inf
-    write_logits(tmp_path / "l.safetensors", values, hashes, {"labels": ["0", "1"]})
+    write_logits(tmp_path / "l.safetensors", [(hashes, values, None)], len(values), {"labels": ["0", "1"]})
     with raising(DataError, "not finite", row=3):
         joined(transfer, tmp_path / "l.safetensors")
 
