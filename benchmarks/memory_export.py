@@ -35,7 +35,7 @@ def peak() -> float:
 def assemble(folder: Path, rows: int) -> tuple[float, float, float]:
     """Put the parts together; return the seconds, the peak of memory, and that at the beginning."""
     before, begin = peak(), time.perf_counter()
-    assemble_logits(sorted(folder.glob("*.parquet")), rows, folder / "logits.safetensors", ORIGIN)
+    assemble_logits(sorted(folder.glob("*.parquet")), folder / "logits.safetensors", ORIGIN)
     return time.perf_counter() - begin, peak(), before
 
 

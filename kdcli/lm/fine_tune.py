@@ -89,36 +89,32 @@ def fine_tune(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Report
 def fine_tune_each(
     recipes: Mapping[Path, Recipe], task: FineTuneTask, engine: Engine, files: Sequence[Path], reporter: Reporter
 ) -> dict[Path, TrainingOutcome]:
-    """Fine-tune a model by several recipes, each in its folder; see ``fine_tune``.
-
-    An engine of several machines trains on these, to which it sends the ``files`` that the task reads.
-    """
-    folders = list(recipes)
-    missing = {number: path for number, path in enumerate(folders) if not (path / OUTCOME).exists()}
-    outcomes = {path: fine_tune(path, task, recipes[path], reporter) for path in folders if (path / OUTCOME).exists()}
-    for path in filter(Path.exists, missing.values()):
+    """Fine-tune a model by several recipes, each in its folder, where the engine trains; the task reads ``files``."""
+    there = {path: fine_tune(path, task, recipes[path], reporter) for path in recipes if (path / OUTCOME).exists()}
+    todo = [path for path in recipes if path not in there]
+    for path in filter(Path.exists, todo):
         mark(path)  # what comes from another machine may replace it
-    how: dict[str, Any] = {"device": recipes[folders[0]].device, "files": files, "keep": True, "reporter": reporter}
+    part = TrainingPart(task, [recipes[path] for path in todo])
+    how: dict[str, Any] = {"device": part.recipes[0].device, "files": files, "keep": True} if todo else {}
     with engine:
-        for number, _ in engine.make(TrainingPart(task, list(recipes.values())), missing, **how):
-            path = folders[number]
-            outcomes[path] = fine_tune(path, task, recipes[path], reporter)
-    return {path: outcomes[path] for path in folders}
+        for number, outcome in engine.make(part, dict(enumerate(todo)), reporter=reporter, **how):
+            there[todo[number]] = outcome
+    return {path: there[path] for path in recipes}
 
 
 @dataclass(frozen=True)
 class TrainingPart:
-    """Makes a part: fine-tunes by one of several recipes, in a folder."""
+    """Makes a part: fine-tunes by one of several recipes, in a folder; returns the outcome."""
 
     task: FineTuneTask
     recipes: Sequence[Recipe]
 
-    def __call__(self, part: int, path: Path, *, reporter: Reporter) -> None:
+    def __call__(self, part: int, path: Path, *, reporter: Reporter) -> TrainingOutcome:
         """Train in ``path`` by recipe ``part``, from its last checkpoint on."""
         recipe = self.recipes[part]
         check_device(recipe.device, recipe.precision, self.task.stage)
         join_processes(recipe.device, None)
-        _train(path, self.task, replace(recipe, device=resolve(recipe.device)), reporter)
+        return fine_tune(path, self.task, replace(recipe, device=resolve(recipe.device)), reporter)
 
 
 def best_of(outcomes: Mapping[Path, TrainingOutcome], task: FineTuneTask) -> Path:

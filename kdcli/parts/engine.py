@@ -14,15 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from kdcli.api import QuietReporter, Reporter
+from kdcli.api import Reporter
 from kdcli.errors import KdError
-from kdcli.parts.reports import Receiver, Reports
+from kdcli.parts.reports import Reports, receiving
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
@@ -107,7 +106,7 @@ class LocalEngine:
         todo, running = deque(parts), dict[Future[Any], int]()
         seconds = _POLL_SECONDS if reporter else None
         try:
-            with Receiver(reporter or QuietReporter()) as receiver:
+            with receiving(reporter) as take:
                 while todo or running:
                     while todo and len(running) < _AHEAD * workers:
                         part = todo.popleft()
@@ -115,7 +114,7 @@ class LocalEngine:
                         running[self._pool.submit(_make, bool(reporter), make, part, parts[part], *data)] = part
                     done = wait(running, seconds, FIRST_COMPLETED).done
                     while not self._sent.empty():
-                        receiver.take(*self._sent.get())
+                        take(*self._sent.get())
                     for future in done:
                         yield running.pop(future), future.result()
         except BrokenProcessPool:
@@ -147,14 +146,8 @@ def data_of(part: int, read: Read | None) -> tuple[Any, ...]:
 
 def _make(reports: bool, make: MakePart, part: int, path: Path, *data: Any) -> Any:
     """Make a part in a process of a pool."""
-    if not reports:
-        return make(part, path, *data)
-    send = partial(_send, os.getpid())
-    return make(part, path, *data, reporter=Reports(send))
-
-
-def _send(*message: Any) -> None:
-    _sent.put(message)
+    reporter = Reports(lambda *message: _sent.put((os.getpid(), *message)))
+    return make(part, path, *data, **({"reporter": reporter} if reports else {}))
 
 
 @dataclass(frozen=True)

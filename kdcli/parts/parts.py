@@ -178,12 +178,12 @@ class WholePart:
 
     make: MakePart
 
-    def __call__(self, part: int, path: Path, *data: Any) -> None:
+    def __call__(self, part: int, path: Path, *data: Any, **how: Any) -> None:
         """Make a part, unless it is there."""
         if path.exists():
             return
         with atomic(path) as temporary:
-            self.make(part, temporary, *data)
+            self.make(part, temporary, *data, **how)
             # Before the part is there, or a kill in between would leave one without.
             _checksum(path).write_text(sha256(temporary), "utf-8")
 

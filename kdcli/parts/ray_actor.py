@@ -39,13 +39,7 @@ class Work:
     reports: bool  # whether the function takes a reporter
 
 
-@dataclass(frozen=True)
-class Made:
-    """A part: what the function returned, what it wrote, and what it said."""
-
-    value: Any
-    content: Mapping[str, Any]
-    said: Sequence[tuple[Any, ...]]
+_SAID = ("info", "warn", "metrics")  # of what a function says, this comes back with the part; progress would be late
 
 
 def content_of(path: Path) -> dict[str, Any]:
@@ -75,18 +69,24 @@ class Maker:
         """Return the node's report."""
         return report(registry.all_versions())
 
-    def make(self, work: Work, part: int, name: str, data: bytes) -> Made | KdError | str:
-        """Return a part, an error for the user, or another one in words, which may not happen again."""
+    def make(
+        self, work: Work, part: int, name: str, data: bytes
+    ) -> tuple[Any, dict[str, Any], list[Any]] | KdError | str:
+        """Return what the function returned, wrote and said; an error for the user, or another one in words.
+
+        The other one may not happen again.
+        """
         from ray import cloudpickle
 
         try:
             if work.number != self.number:
                 self._open(work)
-            said: list[tuple[Any, ...]] = []
-            how = {"reporter": Reports(lambda *message: said.append(message), live=False)} if work.reports else {}
+            said: list[Any] = []
+            reporter = Reports(lambda *message: said.append(message) if message[0] in _SAID else None)
+            how = {"reporter": reporter} if work.reports else {}
             with tempfile.TemporaryDirectory(prefix="kd-") as folder:
                 value = self.make_part(part, Path(folder) / name, *cloudpickle.loads(data), **how)
-                return Made(value, content_of(Path(folder)), said)
+                return value, content_of(Path(folder)), said
         except KdError as error:
             error.hint = f"{error.hint or 'see the error'} (on the node {socket.gethostname()})"
             return error

@@ -18,12 +18,11 @@ from threading import current_thread, main_thread
 from typing import Any
 
 from kdcli import registry
-from kdcli.api import QuietReporter, Reporter
+from kdcli.api import Reporter
 from kdcli.errors import KdError, MissingError, shown
 from kdcli.files import atomic
 from kdcli.parts.engine import MakePart, PartFailed, Read, data_of
 from kdcli.parts.ray_actor import Maker, Work, content_of, fault_of, report, write_content
-from kdcli.parts.reports import Receiver
 from kdcli.registry.plugin import read_code_files
 
 TRIES = 3  # how often a part may fail, and an actor may end as it starts
@@ -72,11 +71,10 @@ class _Queue:
     def write(self, part: int, content: Mapping[str, Any]) -> None:
         """Write a part, whole or not at all, after what was made beside it."""
         path = self.left.pop(part)
-        beside = {name: values for name, values in content.items() if not Path(name).is_relative_to(path.name)}
-        write_content(beside, path.parent)
+        own = {name for name in content if Path(name).parts[0] == path.name}
+        write_content({name: content[name] for name in content.keys() - own}, path.parent)
         with atomic(path) as temporary:
-            own = {Path(name).relative_to(path.name).as_posix(): content[name] for name in content.keys() - beside}
-            write_content(own, temporary)
+            write_content({name[len(path.name) :].lstrip("/"): content[name] for name in own}, temporary)
         del self.data[part]
 
 
@@ -173,11 +171,11 @@ class RayEngine:
                 elif isinstance(answer, str):
                     queue.failed(part, answer)
                 else:
-                    receiver = Receiver(reporter or QuietReporter())
-                    for message in answer.said:
-                        receiver.take(part, *message)
-                    queue.write(part, answer.content)
-                    yield part, answer.value
+                    value, content, said = answer
+                    for kind, values, named in said:
+                        getattr(reporter, kind)(*values, **named)
+                    queue.write(part, content)
+                    yield part, value
 
     def _slots(self, device: str) -> int:
         """Return how many cores, or GPUs, the nodes have that are alive now."""

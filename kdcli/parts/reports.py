@@ -5,34 +5,30 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from kdcli.api import Reporter
 
-Send = Callable[[str, tuple[Any, ...], dict[str, Any]], Any]
-"""Takes the name of a reporter's method, or of what happens to a bar, with its arguments."""
-
 
 @dataclass(frozen=True)
 class Reports:
-    """A reporter, and a progress, that sends everything on; without ``live`` no progress, which would come too late."""
+    """A reporter, and a progress, that sends the name of what is called, with the arguments; the innermost advances."""
 
-    send: Send
-    live: bool = True
+    send: Callable[[str, tuple[Any, ...], dict[str, Any]], Any]
 
     @contextmanager
     def progress(self, title: str, total: int | None = None, unit: str = "rows") -> Iterator[Reports]:
         """Open a bar at the receiver."""
-        self._send_live("open", title, total, unit)
+        self.send("open", (title, total, unit), {})
         try:
             yield self
         finally:
-            self._send_live("close")
+            self.send("close", (), {})
 
     def advance(self, steps: int = 1, **shown: float | str) -> None:
-        """Move the innermost bar."""
-        self._send_live("advance", steps, **shown)
+        """Move the bar."""
+        self.send("advance", (steps,), shown)
 
     def info(self, message: str) -> None:
         """Send a message."""
@@ -46,35 +42,24 @@ class Reports:
         """Send a point of a learning curve."""
         self.send("metrics", (stage, step), values)
 
-    def _send_live(self, kind: str, *values: Any, **named: Any) -> None:
-        if self.live:
-            self.send(kind, values, named)
 
+@contextmanager
+def receiving(reporter: Reporter | None) -> Iterator[Callable[..., None]]:
+    """Give a function that hands to a reporter what processes send; each has bars of its own, in the end all closed."""
+    bars = defaultdict[int, list[tuple[ExitStack, Any]]](list)
 
-@dataclass
-class Receiver:
-    """Hands what processes send to a reporter; each has bars of its own. At the end of the context they are closed."""
-
-    reporter: Reporter
-    _bars: dict[int, list[tuple[ExitStack, Any]]] = field(default_factory=lambda: defaultdict(list))
-
-    def take(self, sender: int, kind: str, values: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """Do what a process has sent."""
-        bars = self._bars[sender]
+    def take(sender: int, kind: str, values: tuple[Any, ...], named: dict[str, Any]) -> None:
+        assert reporter
         if kind == "open":
             bar = ExitStack()
-            bars.append((bar, bar.enter_context(self.reporter.progress(*values))))
+            bars[sender].append((bar, bar.enter_context(reporter.progress(*values))))
+            every.push(bar)
         elif kind == "close":
-            bars.pop()[0].close()
+            bars[sender].pop()[0].close()
         elif kind == "advance":
-            bars[-1][1].advance(*values, **named)
+            bars[sender][-1][1].advance(*values, **named)
         else:
-            getattr(self.reporter, kind)(*values, **named)
+            getattr(reporter, kind)(*values, **named)
 
-    def __enter__(self) -> Receiver:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for bars in self._bars.values():
-            while bars:
-                bars.pop()[0].close()
+    with ExitStack() as every:
+        yield take

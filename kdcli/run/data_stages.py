@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli.api import QuietReporter
 from kdcli.errors import ProfileError
+from kdcli.parts import Loaded
 from kdcli.run.stage import Files, RunContext, Stage, if_local
 from kdcli.tasks.split import split_files
 
@@ -165,8 +166,10 @@ class TakeCorpus(Stage):
 
         how: dict[str, Any] = {}
         if _orders_corpus(run.settings):
-            bits = _generator(run, run.parts_device).load_bits(run.path("generator"))
-            how = {"bits": bits, "device": run.parts_device}
+            generator, checkpoint = _generator(run, run.parts_device), run.path("generator")
+            bits = generator.load_bits(checkpoint)
+            loaded = bits and Loaded(bits, type(generator).load_bits, (generator, checkpoint), (checkpoint,))
+            how = {"bits": loaded, "device": run.parts_device}
         settings, bad_rows = run.settings.transfer.corpus, run.settings.task.bad_rows
         return from_corpus(settings=settings, seed=run.seed, bad_rows=bad_rows, **how, **_texts(run, "corpus"))
 

@@ -112,16 +112,17 @@ def export_logits(
         return table.filter(~np.isin(hashes, before["row_hash"])), old
 
     def assemble(paths: list[Path]) -> None:
-        if not assemble_logits(paths, rows, output, origin, cut_before):
+        if not assemble_logits(paths, output, origin, cut_before):
             raise DataError("the teacher has answered none of the texts", file=transfer, hint="kd teacher audit")
 
     sizes = [min(PART_ROWS, rows - start) for start in range(0, rows, PART_ROWS)]
     fingerprint = {**origin, "batch_size": batch, "device": torch.device(device).type, "part_rows": PART_ROWS}
     folder = output.with_name(f".{output.name}.parts")
     again = Loaded(model, load_teacher, (model.source, task, device, precision), model.source.files)
-    make = LogitsPart(again, batch, size, wanted == "auto", reporter)
+    make = LogitsPart(again, batch, size, wanted == "auto")
     with engine, Parts(folder, fingerprint, resume=resume, engine=engine, reporter=reporter) as parts:
-        parts.make(sizes, make, title="teacher logits", read=read, device=device, files=again.files)
+        how = {"read": read, "device": device, "files": again.files, "reporter": reporter}
+        parts.make(sizes, make, title="teacher logits", **how)
         parts.assemble(len(sizes), assemble)
     distinct, metadata = header_of(output)
     used, cut, unanswered = (metadata.get(name, 0) for name in ("batch_size", "cut", "unanswered"))
@@ -130,19 +131,15 @@ def export_logits(
     return ExportResult(rows, distinct, used, precision, longest, model.parameters, cut, unanswered)
 
 
-def assemble_logits(paths: Sequence[Path], rows: int, output: Path, origin: Mapping[str, Any], cut: int = 0) -> bool:
-    """Write the logits file of some parts, of at most ``rows`` rows: each text once. In memory are the hashes alone.
+def assemble_logits(paths: Sequence[Path], output: Path, origin: Mapping[str, Any], cut: int = 0) -> bool:
+    """Write the logits file of some parts, each text once; of all rows at once, memory holds the hashes alone.
 
     ``cut`` are texts that were cut and are in no part. Returns whether there is an answer; else there is no file.
     """
-    hashes, silent, offsets = np.empty(rows, np.uint64), np.empty(rows, np.bool_), [0]
-    for path in paths:
-        part = pl.read_parquet(path, glob=False, columns=["row_hash", "logits_0"])
-        begin, end = offsets[-1], offsets[-1] + len(part)
-        hashes[begin:end], silent[begin:end] = part["row_hash"].to_numpy(), part["logits_0"].is_nan().to_numpy()
-        offsets.append(end)
-    first = first_of_equals(hashes[: offsets[-1]])
-    distinct, unanswered = int(first.sum()), int((first & silent[: offsets[-1]]).sum())
+    rows = pl.scan_parquet(paths, glob=False).select("row_hash", silent=pl.col("logits_0").is_nan()).collect()
+    first = first_of_equals(rows["row_hash"].to_numpy())
+    distinct, unanswered = int(first.sum()), int((rows["silent"] & pl.Series(first)).sum())
+    del rows
     if unanswered == distinct:
         return False
     notes = [pl.read_parquet_metadata(path) for path in paths]
@@ -151,8 +148,11 @@ def assemble_logits(paths: Sequence[Path], rows: int, output: Path, origin: Mapp
     metadata |= {"unanswered": unanswered} if unanswered else {}
 
     def pieces() -> Iterator[Piece]:
-        for path, begin, end in zip(paths, offsets, offsets[1:], strict=False):
-            part = pl.read_parquet(path, glob=False).filter(first[begin:end])
+        begin = 0
+        for path in paths:
+            whole = pl.read_parquet(path, glob=False)
+            part = whole.filter(first[begin : begin + len(whole)])
+            begin += len(whole)
             logits = part.drop("row_hash", STATES, strict=False).to_numpy().astype(np.float32, copy=False)
             yield part["row_hash"].to_numpy(), logits, part[STATES].to_numpy() if STATES in part.columns else None
 
@@ -168,9 +168,8 @@ class LogitsPart:
     batch: int
     size: int  # of a representation; 0 for none
     auto: bool  # whether a batch that does not fit may be halved
-    reporter: Reporter
 
-    def __call__(self, part: int, path: Path, data: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+    def __call__(self, part: int, path: Path, data: tuple[pl.DataFrame, pl.DataFrame], *, reporter: Reporter) -> None:
         """Write a part of texts and known answers to ``path``."""
         table, old = data
         model, columns = self.teacher.value, [column.to_list() for column in table]
@@ -179,15 +178,12 @@ class LogitsPart:
         (logits, states), used = halve_until_it_fits(
             lambda most: model.represent(columns, most, states=bool(self.size)) if columns[0] else nothing,
             self.batch,
-            reporter=self.reporter,
+            reporter=reporter,
             auto=self.auto,
             hint=_HINT,
         )
         made = pl.concat([old, part_of(text_hash(table.get_columns()), logits, states)])
         made.write_parquet(path, metadata={"batch_size": str(used), "cut": str(model.read["cut"])})
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "reporter": QuietReporter()}
 
 
 def _known(path: Path | None, origin: Mapping[str, Any], task: Task) -> tuple[pl.DataFrame, int] | None:

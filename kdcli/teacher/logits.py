@@ -30,7 +30,6 @@ HashTexts = Callable[[Sequence[pl.Series]], NDArray[np.uint64]]
 Piece = tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.floating[Any]] | None]
 """Rows of a logits file: hashes by ``text_hash`` ``[n]``, logits ``[n, outputs]``, representations ``[n, size]``."""
 KINDS = {"row_hash": np.dtype("<u8"), "logits": np.dtype("<f4"), STATES: np.dtype("<f2")}
-_NAMES = {"row_hash": "U64", "logits": "F32", STATES: "F16"}
 HASHES: Mapping[Any, HashTexts] = {FORMAT: text_hash, "kd.logits/1": text_hash_v1}
 """How each format hashes the texts of a row."""
 
@@ -83,8 +82,9 @@ def write_logits(path: Path, pieces: Iterable[Piece], rows: int, metadata: Mappi
     header: dict[str, Any] = {"__metadata__": {"kd": json.dumps({"format": FORMAT, **metadata})}}
     end = 0
     for name, shape in shapes.items():
-        begin, end = end, end + math.prod(shape) * KINDS[name].itemsize
-        header[name] = {"dtype": _NAMES[name], "shape": shape, "data_offsets": [begin, end]}
+        kind, begin, end = KINDS[name], end, end + math.prod(shape) * KINDS[name].itemsize
+        dtype = f"{kind.kind.upper()}{8 * kind.itemsize}"  # U64, F32, F16
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     place = {name: 8 + len(text) + header[name]["data_offsets"][0] for name in shapes}

@@ -19,7 +19,6 @@ from kdcli import registry
 from kdcli.api import Corpus, GeneratorSettings, QuietReporter, Reporter, Sampler, Task
 from kdcli.errors import DataError, PluginError
 from kdcli.files import atomic, foreign, mark
-from kdcli.parts import Loaded
 from kdcli.tables.parquet import scan
 from kdcli.tables.write import write_table
 from kdcli.tasks.labels import split_sets
@@ -184,10 +183,9 @@ class GeneratorRun:
         bits: Bits | None = getattr(sampler, "bits", None)
         return bits and registry.blaming("generators", self.generator, "bits")(bits)
 
-    def load_bits(self, checkpoint: Path) -> Loaded[Bits] | None:
-        """Load the generator for the bits of texts alone, if it gives any."""
-        bits = self.bits(self.load(checkpoint))
-        return bits and Loaded(bits, _bits, (self, checkpoint), (checkpoint,))
+    def load_bits(self, checkpoint: Path) -> Bits | None:
+        """Load the generator for that function alone."""
+        return self.bits(self.load(checkpoint))
 
     def prefixes(
         self, corpus: Corpus, checkpoint: Path, output: Path, reporter: Reporter | None = None
@@ -223,12 +221,6 @@ class GeneratorRun:
         except (TypeError, ValueError) as error:
             problem = f"{self.title} returns from {what} no mapping of JSON values: {error}"
             raise PluginError(problem, hint=_CONTRACT) from error
-
-
-def _bits(generator: GeneratorRun, checkpoint: Path) -> Bits:
-    bits = generator.bits(generator.load(checkpoint))
-    assert bits
-    return bits
 
 
 def _changed(file: Path) -> int | None:

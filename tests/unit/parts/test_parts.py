@@ -224,7 +224,8 @@ with Parts(folder / "p", {}, suffix=".x", resume=False) as parts:
     parts.make([1] * 5, make, title="t")
     parts.wait(5)
     result = parts.assemble(5, lambda paths: "".join(path.read_text() for path in paths))
-    assert [path.name for path in folder.glob("p/*")] == sys.argv[2:]
+    if result:  # this one has removed the folder; the others may see it half removed
+        assert [path.name for path in folder.glob("p/*")] == sys.argv[2:]
 print(result)
 """
 
