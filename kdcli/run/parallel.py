@@ -9,7 +9,7 @@ from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
-from kdcli.api import Reporter
+from kdcli.api import QuietReporter, Reporter
 from kdcli.parts import LocalEngine, usable_cores
 from kdcli.run.stage import RunContext, Stage
 from kdcli.tasks.split import SPLITS
@@ -28,8 +28,8 @@ class SeedPart:
         """Read the tables that all seeds need, once."""
         first = next(iter(runs.values()))
         tables = {split: first.read(split) for split in SPLITS if split in stage.reads}
-        bare = {"device": first.parts_device, "engine": LocalEngine(), "tables": tables}
-        return cls(stage, {number: replace(run, **bare) for number, run in runs.items()}, at_once)
+        bare = replace(first, device=first.parts_device, engine=LocalEngine(), reporter=QuietReporter(), tables=tables)
+        return cls(stage, {number: replace(bare, number=run.number) for number, run in runs.items()}, at_once)
 
     def __call__(self, part: int, path: Path, *, reporter: Reporter) -> tuple[Any, float]:
         """Run the stage so that its output is ``path``."""
