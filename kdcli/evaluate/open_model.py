@@ -78,12 +78,13 @@ def open_teacher(
 
     One behind a server keeps its answers beside ``output``.
     """
-    from kdcli.models.device import resolve
+    from kdcli.models.device import at_hand, resolve
     from kdcli.run.folder import teacher_of
     from kdcli.tasks.split import task_from
     from kdcli.teacher.model import TeacherSource, load_teacher
 
-    device, precision, task = resolve(settings.device), settings.precision, task or task_from(settings.task)
+    device = at_hand(settings.device) if settings.engine == "ray" else resolve(settings.device)
+    precision, task = settings.precision, task or task_from(settings.task)
     source = TeacherSource.of(settings, teacher_of(name), output)
     model = source.load(task, device=device, precision=precision, reporter=reporter)
     how = {"max_length": model.loaded.max_length, "precision": precision, "device": device.partition(":")[0]}

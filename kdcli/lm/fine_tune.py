@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ from transformers import PrinterCallback
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError, ProfileError
-from kdcli.files import alone, atomic, full_disk, mark, remove, write_json
+from kdcli.files import alone, atomic, full_disk, remove, write_json
 from kdcli.lm.trainer import Arguments, ByLength, ByLengthTrainer, Diverged, FineTuneTask, Watch
-from kdcli.models.device import check_device, halve_until_it_fits, resolve
+from kdcli.models.device import halve_until_it_fits
 from kdcli.models.hf import quiet
-from kdcli.parts import RECORD, Engine, claim_folder
+from kdcli.parts import RECORD, claim_folder
 
 LOG_EVERY = 10
 _TIMING = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
@@ -84,37 +84,6 @@ def fine_tune(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Report
         after = f"after epoch {round(outcome.best_epoch, 2):g} of {round(outcome.epochs, 2):g}"
         reporter.info(f"fine-tuned at {outcome.lr:g}: {score}, {after}")
     return outcome
-
-
-def fine_tune_each(
-    recipes: Mapping[Path, Recipe], task: FineTuneTask, engine: Engine, files: Sequence[Path], reporter: Reporter
-) -> dict[Path, TrainingOutcome]:
-    """Fine-tune a model by several recipes, each in its folder, where the engine trains; the task reads ``files``."""
-    there = {path: fine_tune(path, task, recipes[path], reporter) for path in recipes if (path / OUTCOME).exists()}
-    todo = [path for path in recipes if path not in there]
-    for path in filter(Path.exists, todo):
-        mark(path)  # what comes from another machine may replace it
-    part = TrainingPart(task, [recipes[path] for path in todo])
-    how: dict[str, Any] = {"device": part.recipes[0].device, "files": files, "keep": True} if todo else {}
-    with engine:
-        for number, outcome in engine.make(part, dict(enumerate(todo)), reporter=reporter, **how):
-            there[todo[number]] = outcome
-    return {path: there[path] for path in recipes}
-
-
-@dataclass(frozen=True)
-class TrainingPart:
-    """Makes a part: fine-tunes by one of several recipes, in a folder; returns the outcome."""
-
-    task: FineTuneTask
-    recipes: Sequence[Recipe]
-
-    def __call__(self, part: int, path: Path, *, reporter: Reporter) -> TrainingOutcome:
-        """Train in ``path`` by recipe ``part``, from its last checkpoint on."""
-        recipe = self.recipes[part]
-        check_device(recipe.device, recipe.precision, self.task.stage)
-        join_processes(recipe.device, None)
-        return fine_tune(path, self.task, replace(recipe, device=resolve(recipe.device)), reporter)
 
 
 def best_of(outcomes: Mapping[Path, TrainingOutcome], task: FineTuneTask) -> Path:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from kdcli.api import Reporter
 from kdcli.errors import KdError
+from kdcli.files import atomic, sha256
 from kdcli.parts.reports import Reports, receiving
 
 if TYPE_CHECKING:
@@ -83,9 +85,12 @@ class LocalEngine:
         device: str = "cpu",
         files: Sequence[Path] = (),
         keep: bool = False,
+        checked: bool = False,
         reporter: Reporter | None = None,
     ) -> Iterator[tuple[int, Any]]:
         """Make parts at their paths, and yield their numbers as they come, each with what the function returned.
+
+        Those that are ``checked`` are made whole or not at all, with checksums; a training has checkpoints of its own.
 
         They are made here in order, or with more ``workers`` in as many processes. Another engine makes them on a
         ``device`` of another machine, to which it sends the ``files`` and folders that ``Loaded`` models read, or with
@@ -95,6 +100,7 @@ class LocalEngine:
             KdError: What the function raises; or a process has died.
             PartFailed: A part has failed several times.
         """
+        make = partial(make_whole, make) if checked else make
         if workers == 1 or len(parts) < 2:
             how: dict[str, Any] = {"reporter": reporter} if reporter else {}
             for part, path in parts.items():
@@ -142,6 +148,21 @@ def in_turn(data: Iterable[T]) -> Callable[[int], T]:
 def data_of(part: int, read: Read | None) -> tuple[Any, ...]:
     """Return what the function that makes a part is called with, beside its number and path."""
     return () if read is None else (read(part),)
+
+
+def make_whole(make: MakePart, part: int, path: Path, *data: Any, **how: Any) -> None:
+    """Make a part, unless it is there: whole or not at all, with its checksum beside it."""
+    if path.exists():
+        return
+    with atomic(path) as temporary:
+        make(part, temporary, *data, **how)
+        # Before the part is there, or a kill in between would leave one without.
+        checksum(path).write_text(sha256(temporary), "utf-8")
+
+
+def checksum(path: Path) -> Path:
+    """Return the file that holds a part's SHA-256."""
+    return path.with_name(f"{path.name}.sha256")
 
 
 def _make(reports: bool, make: MakePart, part: int, path: Path, *data: Any) -> Any:

@@ -14,14 +14,13 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
 from kdcli.files import alone, atomic, check_replaceable, is_running, remove, sha256
-from kdcli.parts.engine import Engine, LocalEngine, MakePart, PartFailed
+from kdcli.parts.engine import Engine, LocalEngine, MakePart, PartFailed, checksum
 
 T = TypeVar("T")
 
@@ -114,7 +113,7 @@ class Parts:
         """
         missing = {part: path for part in parts if not (path := self.path(part)).exists()}
         try:
-            for part, _ in self.engine.make(WholePart(make_part), missing, **how):
+            for part, _ in self.engine.make(make_part, missing, checked=True, **how):
                 yield part
         except PartFailed as error:
             part = error.part
@@ -172,22 +171,6 @@ class Parts:
         return launch == _launch_name() and (host != socket.gethostname() or is_running(process))
 
 
-@dataclass(frozen=True)
-class WholePart:
-    """Makes a part whole or not at all, with its checksum beside it."""
-
-    make: MakePart
-
-    def __call__(self, part: int, path: Path, *data: Any, **how: Any) -> None:
-        """Make a part, unless it is there."""
-        if path.exists():
-            return
-        with atomic(path) as temporary:
-            self.make(part, temporary, *data, **how)
-            # Before the part is there, or a kill in between would leave one without.
-            _checksum(path).write_text(sha256(temporary), "utf-8")
-
-
 def claim_folder(
     folder: Path, fingerprint: Mapping[str, Any], made: Sequence[str], *, resume: bool, reporter: Reporter
 ) -> bool:
@@ -231,14 +214,9 @@ def _wait(condition: Callable[[], bool]) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _checksum(path: Path) -> Path:
-    """Return the file that holds a part's SHA-256."""
-    return path.with_name(f"{path.name}.sha256")
-
-
 def _is_whole(path: Path) -> bool:
     try:
-        return _checksum(path).read_text("utf-8") == sha256(path)
+        return checksum(path).read_text("utf-8") == sha256(path)
     except (OSError, ValueError):
         return False
 

@@ -29,7 +29,6 @@ from kdcli.registry.plugin import ENVIRONMENT, read_code_files
 class Work:
     """What actors need to make parts: bytes and folders in the object store."""
 
-    number: int
     make: Any  # the pickled function
     files: Mapping[Path, Any]  # the content of files and folders, by their paths on the driver
     code: Sequence[Path]  # those of them that are plugins
@@ -61,7 +60,7 @@ class Maker:
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         os.environ.update(variables)
-        self.number = 0
+        self.opened: Any = None  # the pickled function of ``make_part``
         self.make_part: MakePart
         self.folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -79,14 +78,14 @@ class Maker:
         from ray import cloudpickle
 
         try:
-            if work.number != self.number:
+            if work.make != self.opened:
                 self._open(work)
             said: list[Any] = []
             reporter = Reports(lambda *message: said.append(message) if message[0] in _SAID else None)
             how = {"reporter": reporter} if work.reports else {}
             with tempfile.TemporaryDirectory(prefix="kd-") as folder:
-                value = self.make_part(part, Path(folder) / name, *cloudpickle.loads(data), **how)
-                return value, content_of(Path(folder)), said
+                value = self.make_part(part, path := Path(folder) / name, *cloudpickle.loads(data), **how)
+                return value, content_of(path), said
         except KdError as error:
             error.hint = f"{error.hint or 'see the error'} (on the node {socket.gethostname()})"
             return error
@@ -107,7 +106,7 @@ class Maker:
             file.load()  # its classes may be in what is unpickled
         set_places(found)
         self.make_part = ray.cloudpickle.loads(ray.get(work.make))
-        self.number = work.number
+        self.opened = work.make
         if work.keep:
             return
         set_places({})

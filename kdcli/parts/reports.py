@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partialmethod
 from typing import Any
 
 from kdcli.api import Reporter
@@ -20,27 +21,17 @@ class Reports:
     @contextmanager
     def progress(self, title: str, total: int | None = None, unit: str = "rows") -> Iterator[Reports]:
         """Open a bar at the receiver."""
-        self.send("open", (title, total, unit), {})
+        self._call("open", title, total, unit)
         try:
             yield self
         finally:
-            self.send("close", (), {})
+            self._call("close")
 
-    def advance(self, steps: int = 1, **shown: float | str) -> None:
-        """Move the bar."""
-        self.send("advance", (steps,), shown)
+    def _call(self, kind: str, *values: Any, **named: Any) -> None:
+        self.send(kind, values, named)
 
-    def info(self, message: str) -> None:
-        """Send a message."""
-        self.send("info", (message,), {})
-
-    def warn(self, message: str) -> None:
-        """Send a warning."""
-        self.send("warn", (message,), {})
-
-    def metrics(self, stage: str, step: int, **values: float) -> None:
-        """Send a point of a learning curve."""
-        self.send("metrics", (stage, step), values)
+    advance, info = partialmethod(_call, "advance"), partialmethod(_call, "info")
+    warn, metrics = partialmethod(_call, "warn"), partialmethod(_call, "metrics")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,12 +25,21 @@ from kdcli.api import Reporter, Task
 from kdcli.config.schema import TeacherSettings
 from kdcli.config.table import nearest
 from kdcli.errors import ProfileError
-from kdcli.files import sha256
-from kdcli.lm.fine_tune import Recipe, best_of, fine_tune_each, join_processes, one_training, publish
+from kdcli.files import mark, sha256
+from kdcli.lm.fine_tune import (
+    OUTCOME,
+    Recipe,
+    TrainingOutcome,
+    best_of,
+    fine_tune,
+    join_processes,
+    one_training,
+    publish,
+)
 from kdcli.lm.texts import SPECIAL, TokenRows, train_wordpiece
 from kdcli.lm.trainer import Diverged, FineTuneTask
 from kdcli.models.classifier import count_cut, input_names
-from kdcli.models.device import at_hand, check_device
+from kdcli.models.device import at_hand, check_device, resolve
 from kdcli.models.hf import find_model, fit_max_length, load_config, load_model, load_tokenizer, quiet
 from kdcli.models.losses import balanced_weights, label_losses
 from kdcli.parts import Engine, LocalEngine, place, process_count
@@ -135,13 +144,44 @@ def train_teacher(
     with one_training(folder, fingerprint, resume, reporter, "teacher"):
         recipes = {folder / f"lr-{lr!r}": replace(recipe, lr=lr) for lr in rates}
         files = [encoder.folder] if encoder.folder else []
-        outcomes = fine_tune_each(recipes, fine_tuning, engine, files, reporter)
+        outcomes = _train_each(recipes, fine_tuning, engine, files, reporter)
         best = best_of(outcomes, fine_tuning)
         grid = {repr(outcome.lr): outcome.metrics.get(task.metric) for outcome in outcomes.values()}
         values = {name: value for name, value in asdict(outcomes[best]).items() if name != "stopped"}
         result = TeacherResult(**values, model=settings.model, grid=grid)
         publish(best / "model", output, asdict(result))
     return result
+
+
+def _train_each(
+    recipes: Mapping[Path, Recipe], task: FineTuneTask, engine: Engine, files: Sequence[Path], reporter: Reporter
+) -> dict[Path, TrainingOutcome]:
+    """Fine-tune a model by several recipes, each in its folder, where the engine trains; the task reads ``files``."""
+    there = {path: fine_tune(path, task, recipes[path], reporter) for path in recipes if (path / OUTCOME).exists()}
+    todo = [path for path in recipes if path not in there]
+    for path in filter(Path.exists, todo):
+        mark(path)  # what comes from another machine may replace it
+    part = TrainingPart(task, [recipes[path] for path in todo])
+    how: dict[str, Any] = {"device": next(iter(recipes.values())).device, "files": files, "reporter": reporter}
+    with engine:
+        for number, outcome in engine.make(part, dict(enumerate(todo)), keep=True, **how):
+            there[todo[number]] = outcome
+    return {path: there[path] for path in recipes}
+
+
+@dataclass(frozen=True)
+class TrainingPart:
+    """Makes a part: fine-tunes by one of several recipes, in a folder; returns the outcome."""
+
+    task: FineTuneTask
+    recipes: Sequence[Recipe]
+
+    def __call__(self, part: int, path: Path, *, reporter: Reporter) -> TrainingOutcome:
+        """Train in ``path`` by recipe ``part``, from its last checkpoint on."""
+        recipe = self.recipes[part]
+        check_device(recipe.device, recipe.precision, self.task.stage)
+        join_processes(recipe.device, None)
+        return fine_tune(path, self.task, replace(recipe, device=resolve(recipe.device)), reporter)
 
 
 @dataclass(frozen=True)
@@ -157,9 +197,8 @@ class Encoder:
         """Return the model in float32, its new weights drawn with ``seed``, all parameters to be trained."""
         set_seed(seed)
         if self.folder is not None:
-            model = load_model(
-                place(self.folder), AutoModelForSequenceClassification, config=self.config, allow_new="head"
-            )
+            folder, kind = place(self.folder), AutoModelForSequenceClassification
+            model = load_model(folder, kind, config=self.config, allow_new="head")
             return model.requires_grad_(True)
         try:
             with quiet():
