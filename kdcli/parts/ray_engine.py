@@ -18,7 +18,7 @@ from threading import current_thread, main_thread
 from typing import Any
 
 from kdcli import registry
-from kdcli.api import Reporter
+from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError, MissingError, shown
 from kdcli.files import atomic
 from kdcli.parts.engine import MakePart, PartFailed, Read, data_of, make_whole
@@ -147,28 +147,32 @@ class RayEngine:
         """Make parts on all nodes; see ``LocalEngine``.
 
         A part whose process dies is made again elsewhere. Errors of kd's kind are raised as they are. The ``reporter``
-        gets what the function has said when the part is there.
+        gets what the function has said when the part is there; until then it shows how many trainings are.
         """
         queue, looked = _Queue(dict(parts), read, deque(parts)), 0.0
         work = self._send(make, files, keep, bool(reporter))
-        while queue.left:
-            if not self._actors or time.monotonic() - looked > _POLL_SECONDS:
-                self._hire(device, len(queue.left))
-                looked = time.monotonic()
-            self._give(work, queue)
-            for part, answer in self._answers(queue):
-                if isinstance(answer, KdError):
-                    raise answer
-                elif part is None:
-                    self._check_start(answer)
-                elif isinstance(answer, str):
-                    queue.failed(part, answer)
-                else:
-                    value, content, said = answer
-                    for kind, values, named in said:
-                        getattr(reporter, kind)(*values, **named)
-                    queue.write(part, content, checked)
-                    yield part, value
+        shows = reporter if reporter and not checked else QuietReporter()
+        with shows.progress("on the cluster", len(parts), "trainings") as progress:
+            while queue.left:
+                if not self._actors or time.monotonic() - looked > _POLL_SECONDS:
+                    self._hire(device, len(queue.left))
+                    looked = time.monotonic()
+                self._give(work, queue)
+                progress.advance(0, **self.shown)
+                for part, answer in self._answers(queue):
+                    if isinstance(answer, KdError):
+                        raise answer
+                    elif part is None:
+                        self._check_start(answer)
+                    elif isinstance(answer, str):
+                        queue.failed(part, answer)
+                    else:
+                        value, content, said = answer
+                        for kind, values, named in said:
+                            getattr(reporter, kind)(*values, **named)
+                        queue.write(part, content, checked)
+                        progress.advance(1)
+                        yield part, value
 
     def _slots(self, device: str) -> int:
         """Return how many cores, or GPUs, the nodes have that are alive now."""

@@ -137,9 +137,10 @@ def assemble_logits(paths: Sequence[Path], output: Path, origin: Mapping[str, An
     ``cut`` are texts that were cut and are in no part. Returns whether there is an answer; else there is no file.
     """
     rows = pl.scan_parquet(paths, glob=False).select("row_hash", silent=pl.col("logits_0").is_nan()).collect()
-    first = first_of_equals(rows["row_hash"].to_numpy())
-    distinct, unanswered = int(first.sum()), int((rows["silent"] & pl.Series(first)).sum())
-    del rows
+    hashes, silent = rows["row_hash"].to_numpy(), rows["silent"]
+    del rows  # their memory is needed now
+    first = first_of_equals(hashes)
+    distinct, unanswered = int(first.sum()), int((silent & pl.Series(first)).sum())
     if unanswered == distinct:
         return False
     notes = [pl.read_parquet_metadata(path) for path in paths]
