@@ -1,110 +1,177 @@
 #!/usr/bin/env bash
 # All checks that need a GPU, in under ten minutes, as one table:    benchmarks/gpu.sh [PYTHON]
 #
-# Everything is made of the embedded sample, without the network. A check compares with the same work on the CPU; a row is
-# ok, or says what differs. Seconds are those of the whole command on the GPU.
+# Everything is made here, of the embedded sample and without the network. PYTHON is one that has kd and what it depends
+# on, and Ray for the last row. A check compares with the same work on the CPU; a row says ok, or what is wrong, and a
+# step that fails stops no other. Seconds are those of a whole command, the start of Python and the loading included.
+#
+#     KD_DEVICE=cpu benchmarks/gpu.sh    # does the script itself run? On less data, and in fp32 alone
 set -u
-PYTHON=${1:-python}
-ROOT=$(mktemp -d); trap 'rm -rf "$ROOT"' EXIT
-SMALL="--set teacher.epochs=1 --set student.epochs=3 --set transfer.heavy.num_samples=2000 --set generators.gpt2.epochs=1"
-FAILED=0
+PYTHON=${1:-python} DEVICE=${KD_DEVICE:-cuda} LIMIT=${KD_LIMIT:-570} FAILED=0
+cd "$(dirname "$0")/.." || exit 1
+export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
+ROOT=$(mktemp -d)
+trap 'rm -rf "$ROOT"' EXIT
+KD=("$PYTHON" -m kdcli --json --no-progress)
+SMALL=(--set transfer.method=lite+heavy --set transfer.heavy.num_samples=2000)
+TEXTS=20000 PRECISIONS=(fp32 bf16 fp16)
+if [[ $DEVICE == cpu ]]; then
+  SMALL=(--set transfer.method=lite+heavy --set transfer.heavy.num_samples=50 --set transfer.lite.n_iter=1)
+  SMALL+=(--set generators.gpt2.epochs=1 --set teacher.epochs=1 --set student.epochs=1)
+  TEXTS=100 PRECISIONS=(fp32)
+fi
 
-row() { printf '%-44s %8s  %s\n' "$1" "$2" "$3"; [[ $3 == ok* ]] || FAILED=1; }
+row() { # NAME SECONDS RESULT
+  printf '%-46s %7s  %s\n' "$1" "$2" "${3:-FAILED: nothing to compare with}"
+  [[ ${3:-} == ok* ]] || FAILED=1
+}
 
-# check NAME COMMAND...: run a command, say how long it took; then `compare` prints "ok ..." or what is wrong.
+# attempt COMMAND...: its output goes to $ROOT/out; TOOK are the seconds, and WHY is what went wrong.
+attempt() {
+  local begin=$SECONDS left=$((LIMIT - SECONDS)) code
+  TOOK=0 WHY="FAILED: no time left"
+  ((left > 10)) || return 1
+  timeout $((left < LIMIT / 2 ? left : LIMIT / 2)) "$@" > "$ROOT/out" 2> "$ROOT/err"
+  code=$? TOOK=$((SECONDS - begin))
+  WHY="FAILED ($code): $(cat "$ROOT/err" "$ROOT/out" | grep -v '^ *[{}]*$' | tail -3 | tr -s '\n ' ' ' | cut -c1-240)"
+  return $code
+}
+
+# check NAME COMPARISON COMMAND...: a row; the comparison, a command line, prints "ok ..." or what is wrong.
 check() {
-  local name=$1 begin=$SECONDS; shift
-  if timeout 200 "$@" > "$ROOT/out" 2> "$ROOT/err"; then SECONDS_TAKEN=$((SECONDS - begin)); return 0; fi
-  row "$name" "$((SECONDS - begin))" "FAILED: $(grep -m1 '^error' "$ROOT/err" || tail -1 "$ROOT/err")"; return 1
+  local name=$1 compare=$2
+  shift 2
+  if attempt "$@"; then row "$name" $TOOK "$(eval "$compare" 2> "$ROOT/err" || tail -1 "$ROOT/err")"; else row "$name" $TOOK "$WHY"; fi
 }
 
-# Say how far the logits of two files lie apart, against a limit.
+# logits FILE LIMIT: how far its logits are from those of the CPU.
 logits() {
-  "$PYTHON" - "$@" <<'X'
+  "$PYTHON" - "$ROOT/e-cpu.safetensors" "$@" <<'END'
 import sys
-from pathlib import Path
 import numpy as np
-from kdcli.teacher.logits import read_logits
-one, other = (read_logits(Path(name)) for name in sys.argv[1:3])
-order = np.argsort(one.hashes), np.argsort(other.hashes)
-apart = float(np.abs(one.logits[order[0]] - other.logits[order[1]]).max())
-print(f"{'ok' if apart <= float(sys.argv[3]) else 'FAILED'}: logits {apart:.2g} apart, at most {sys.argv[3]}")
-X
+from safetensors.numpy import load_file
+one, other = (load_file(name) for name in sys.argv[1:3])
+order = np.argsort(one["row_hash"]), np.argsort(other["row_hash"])
+apart = float(np.abs(one["logits"][order[0]] - other["logits"][order[1]]).max())
+print(f"{'ok' if apart <= float(sys.argv[3]) else 'FAILED'}: {len(order[0])} logits, {apart:.2g} apart, at most {sys.argv[3]}")
+END
 }
 
-# Say how far the values of a name in the results of two commands (--json) lie apart.
-values() {
-  "$PYTHON" - "$@" <<'X'
+# metric NAME FILE LIMIT: the values of this name in the last output, and in that of the CPU (in brackets).
+metric() {
+  "$PYTHON" - "$ROOT/out" "$ROOT/$2" "$1" "$3" <<'END'
 import json, sys
 def find(value):
     for key, inside in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         if key == sys.argv[3]:
             yield from inside if isinstance(inside, list) else [inside]
-        else:
+        elif key != "history":  # of one training, which may be shorter than the other
             yield from find(inside)
-one, other = (list(find(json.load(open(name))["result"])) for name in sys.argv[1:3])
-apart = max(abs(first - second) for first, second in zip(one, other, strict=True))
-shown = ", ".join(f"{first:.3f} ({second:.3f})" for first, second in zip(one, other))
+ours, theirs = (list(find(json.load(open(name))["result"])) for name in sys.argv[1:3])
+apart = max(abs(one - other) for one, other in zip(ours, theirs, strict=True))
+shown = ", ".join(f"{one:.3f} ({other:.3f})" for one, other in zip(ours, theirs))
 print(f"{'ok' if apart <= float(sys.argv[4]) else 'FAILED'}: {sys.argv[3]} {shown}")
-X
+END
 }
 
-kd() { "$PYTHON" -m kdcli --json --no-progress "$@"; }
+# rate COUNT UNIT: how many a second the last command has done.
+rate() { echo "ok: $(($1 / (TOOK > 0 ? TOOK : 1))) $2/s with the start"; }
 
-"$PYTHON" -c 'import torch; assert torch.cuda.is_available(), "torch sees no GPU"' || exit 6
-"$PYTHON" -c 'import torch; print(torch.cuda.get_device_name(0), "torch", torch.__version__)'
-printf '%-44s %8s  %s\n' check seconds result
+# keep NAME: keep the last output as that of the CPU.
+keep() { cp "$ROOT/out" "$ROOT/$1" && echo "ok: what the others are compared with"; }
 
-# The same teacher, transfer set and student on the CPU.
-kd run-all --device cpu --run-dir "$ROOT/cpu" $SMALL > "$ROOT/cpu.json" 2> "$ROOT/err" || { cat "$ROOT/err"; exit 1; }
+"$PYTHON" -c "
+import torch, kdcli
+if '$DEVICE' != 'cpu':
+    print(torch.cuda.get_device_name(0), torch.cuda.mem_get_info()[1] // 2**30, 'GiB')
+print('torch', torch.__version__, 'kd', kdcli.__version__)" || FAILED=1
+printf '%-46s %7s  %s\n' check seconds result
 
 # An accuracy may differ by a tenth: the dev set of the sample is small, and the trainings are not the same.
-for precision in fp32 bf16 fp16; do
-  name="fine-tune the teacher, $precision"
-  check "$name" kd teacher train --device cuda --precision $precision --output "$ROOT/t-$precision" --run-dir "$ROOT/x" $SMALL &&
-    { cp "$ROOT/out" "$ROOT/t.json"; kd teacher train --device cpu --output "$ROOT/t-cpu" --force --run-dir "$ROOT/y" $SMALL \
-      > "$ROOT/c.json" 2> /dev/null; row "$name" $SECONDS_TAKEN "$(values "$ROOT/t.json" "$ROOT/c.json" accuracy 0.1)"; }
+check "everything on the CPU" "keep cpu.json" "${KD[@]}" run-all --device cpu --run-dir "$ROOT/cpu" "${SMALL[@]}"
+check "everything on $DEVICE" "metric accuracy cpu.json 0.1" "${KD[@]}" run-all --device "$DEVICE" --run-dir "$ROOT/gpu" "${SMALL[@]}"
+
+TEACHER=("${KD[@]}" teacher train --run-dir "$ROOT/x" "${SMALL[@]}")
+check "teacher on the CPU" "keep teacher.json" "${TEACHER[@]}" --device cpu --output "$ROOT/t-cpu"
+for precision in "${PRECISIONS[@]}"; do
+  check "teacher, $precision" "metric accuracy teacher.json 0.1" \
+    "${TEACHER[@]}" --device "$DEVICE" --precision $precision --output "$ROOT/t-$precision"
 done
 
-EXPORT=(kd teacher export --teacher "$ROOT/cpu/teacher" --input "$ROOT/cpu/transfer/lite.parquet" --run-dir "$ROOT/x")
-"${EXPORT[@]}" --device cpu --output "$ROOT/e-cpu.safetensors" > /dev/null 2>&1
-for precision in fp32:0.001 bf16:0.2 fp16:0.03; do
-  name="export, ${precision%:*}"
-  check "$name" "${EXPORT[@]}" --device cuda --set precision=\"${precision%:*}\" --output "$ROOT/e-${precision%:*}.safetensors" &&
-    row "$name" $SECONDS_TAKEN "$(logits "$ROOT/e-cpu.safetensors" "$ROOT/e-${precision%:*}.safetensors" "${precision#*:}")"
+GENERATOR=("${KD[@]}" transfer heavy "${SMALL[@]}")
+check "generator and samples on the CPU" "keep heavy.json" "${GENERATOR[@]}" --device cpu --run-dir "$ROOT/h-cpu"
+for precision in "${PRECISIONS[@]}"; do
+  check "generator and samples, $precision" "metric bits_per_character heavy.json 0.3" \
+    "${GENERATOR[@]}" --device "$DEVICE" --precision $precision --run-dir "$ROOT/h-$precision"
 done
 
-name="export, the largest batch that fits (auto)"
-check "$name" "${EXPORT[@]}" --device cuda --batch-size auto --output "$ROOT/e-auto.safetensors" &&
-  row "$name" $SECONDS_TAKEN "$(logits "$ROOT/e-cpu.safetensors" "$ROOT/e-auto.safetensors" 0.001)"
+EXPORT=("${KD[@]}" teacher export --teacher "$ROOT/cpu/teacher" --input "$ROOT/cpu/transfer/lite.parquet" --run-dir "$ROOT/x")
+check "logits on the CPU" "keep export.json" "${EXPORT[@]}" --device cpu --output "$ROOT/e-cpu.safetensors"
+declare -A APART=([fp32]=0.001 [bf16]=0.2 [fp16]=0.03)
+for precision in "${PRECISIONS[@]}"; do
+  file=$ROOT/e-$precision.safetensors
+  check "logits, $precision" "logits $file ${APART[$precision]}" \
+    "${EXPORT[@]}" --device "$DEVICE" --precision $precision --output "$file"
+done
+check "logits, the largest batch that fits" "logits $ROOT/e-auto.safetensors 0.001" \
+  "${EXPORT[@]}" --device "$DEVICE" --batch-size auto --output "$ROOT/e-auto.safetensors"
 
-name="a batch that does not fit is halved"
-check "$name" "$PYTHON" - <<'X'
+STUDENT=("${KD[@]}" student --run-dir "$ROOT/x" --input "$ROOT/cpu/join/joined.parquet" "${SMALL[@]}")
+check "student on the CPU" "keep student.json" "${STUDENT[@]}" --device cpu --output "$ROOT/s-cpu"
+check "student" "metric accuracy student.json 0.1" "${STUDENT[@]}" --device "$DEVICE" --output "$ROOT/s-gpu"
+
+cat > "$ROOT/halve.py" <<'END'
+import sys
 import torch
 from kdcli.api import QuietReporter
 from kdcli.models.device import halve_until_it_fits
-free, _ = torch.cuda.mem_get_info()
-size = int(free / 4 / 6)  # floats: a batch of 4 fits, one of 8 does not
+if sys.argv[1] == "cpu":
+    sys.exit("there is no memory of a GPU")
+size = int(torch.cuda.mem_get_info()[0] / 4 / 6)  # floats: a batch of 4 fits, one of 8 does not
 _, used = halve_until_it_fits(lambda batch: torch.zeros(batch, size, device="cuda"), 64, reporter=QuietReporter())
 assert used == 4, f"a batch of {used} was taken"
-X
-[[ $? == 0 ]] && row "$name" $SECONDS_TAKEN ok
+END
+check "a batch that does not fit is halved" "echo ok" "$PYTHON" "$ROOT/halve.py" "$DEVICE"
 
-name="sampling"
-check "$name" kd transfer heavy --device cuda --output "$ROOT/heavy.parquet" --run-dir "$ROOT/z" $SMALL &&
-  row "$name" $SECONDS_TAKEN ok
-
-name="student"
-check "$name" kd run-all --device cuda --run-dir "$ROOT/gpu" $SMALL &&
-  { cp "$ROOT/out" "$ROOT/gpu.json"; row "$name (the whole demo)" $SECONDS_TAKEN "$(values "$ROOT/cpu.json" "$ROOT/gpu.json" accuracy 0.1)"; }
+# How fast: a random encoder of BERT-base's size, texts of its words.
+cat > "$ROOT/base.py" <<'END'
+import random, sys
+from pathlib import Path
+import polars as pl
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+root, count, small = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "cpu"
+tokenizer = AutoTokenizer.from_pretrained(root / "cpu" / "teacher")
+names = {0: "negative", 1: "positive"}
+size = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32} if small else {}
+BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), id2label=names, **size)).save_pretrained(root / "base")
+tokenizer.save_pretrained(root / "base")
+words = [word for word in tokenizer.get_vocab() if word.isalpha()]
+texts = [" ".join(random.choices(words, k=random.randint(3, 40))) for _ in range(count)]
+pl.DataFrame({"sentence": texts}).write_parquet(root / "texts.parquet")
+END
+check "an encoder of BERT-base's size is made" "echo ok" "$PYTHON" "$ROOT/base.py" "$ROOT" "$TEXTS" "$DEVICE"
+BASE=("${KD[@]}" teacher export --teacher "$ROOT/base" --input "$ROOT/texts.parquet" --run-dir "$ROOT/x")
+for precision in "${PRECISIONS[@]}"; do
+  check "logits of BERT-base, $precision" "rate $TEXTS texts" \
+    "${BASE[@]}" --device "$DEVICE" --precision $precision --batch-size auto --output "$ROOT/b-$precision.safetensors"
+done
 
 # Ray numbers the devices that CUDA_VISIBLE_DEVICES lists: this one twice.
-name="two processes on one device by Ray"
-if CUDA_VISIBLE_DEVICES=0,0 "$PYTHON" -m ray.scripts.scripts start --head --num-gpus 2 --num-cpus 2 --port 6390 > /dev/null 2>&1; then
-  check "$name" "${EXPORT[@]}" --device cuda --engine ray --ray-address 127.0.0.1:6390 --output "$ROOT/e-ray.safetensors" &&
-    row "$name" $SECONDS_TAKEN "$(logits "$ROOT/e-fp32.safetensors" "$ROOT/e-ray.safetensors" 0.0001)"
-  "$PYTHON" -m ray.scripts.scripts stop > /dev/null 2>&1
+name="two processes on one device by Ray" PORT=6390 GPUS=2
+[[ $DEVICE == cpu ]] && GPUS=0
+CUDA_VISIBLE_DEVICES=0,0 "$PYTHON" -m ray.scripts.scripts start --head --block --num-gpus $GPUS --num-cpus 2 --port $PORT \
+  --include-dashboard false > "$ROOT/ray" 2>&1 &
+HEAD=$!
+for _ in {1..60}; do
+  kill -0 $HEAD 2> /dev/null && ! (: < /dev/tcp/127.0.0.1/$PORT) 2> /dev/null || break
+  sleep 1
+done
+if kill -0 $HEAD 2> /dev/null; then
+  check "$name" "logits $ROOT/e-ray.safetensors 0.001" \
+    "${EXPORT[@]}" --device "$DEVICE" --engine ray --ray-address 127.0.0.1:$PORT --output "$ROOT/e-ray.safetensors"
+  kill $HEAD
+  wait $HEAD
 else
-  row "$name" 0 "FAILED: ray start (pip install 'kdcli[ray]')"
+  row "$name" 0 "FAILED: $(tail -1 "$ROOT/ray") (pip install 'kdcli[ray]')"
 fi
 exit $FAILED

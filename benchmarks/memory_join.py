@@ -88,7 +88,7 @@ def make(folder: Path, rows: int, form: str) -> None:
     order = random.permutation(rows)
     logits = random.normal(size=(rows, 2)).astype(np.float32)
     hashes = text_hash([table["sentence"]])[order]
-    write_logits(folder / "logits.safetensors", logits, hashes, {"labels": list(TASK.labels)})
+    write_logits(folder / "logits.safetensors", [(hashes, logits, None)], rows, {"labels": list(TASK.labels)})
 
 
 if __name__ == "__main__":

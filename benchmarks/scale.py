@@ -5,9 +5,9 @@
 
 A node makes a part in ``rows / (rate x processes)`` seconds, with a spread; it fails now and then, and its parts are
 made again. The driver reads a part, sends it, takes what comes back and writes it, one part after the other: that is
-``--driver`` seconds a part (measured: 8 ms of processor, of 4096 texts). At the end it puts all parts together, which
-takes ``--memory`` bytes a row (measured too). Give your own bytes and rates. It prints which of nodes, driver, network
-and disk is the first that would have to be faster, and what the driver's memory must hold.
+``--driver`` seconds a part (measured: 8 ms of processor, of 4096 texts). At the end it joins the logits to the texts:
+it holds ``--memory`` bytes a row, the logits, their hashes and the order of these. Give your own bytes and rates. It
+prints which of nodes, driver, network and disk is the first that would have to be faster, and what memory it takes.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--failures", type=float, default=0.05, help="of a node in a day")
     parser.add_argument("--bytes-text", type=float, default=75.0, help="of a text, as it is sent")
     parser.add_argument("--bytes-answer", type=float, default=12.0, help="of a row of a part")
-    parser.add_argument("--memory", type=float, default=138.0, help="bytes of a row as the parts are put together")
+    parser.add_argument("--memory", type=float, default=32.0, help="bytes of a row as the logits are joined")
     parser.add_argument("--model", type=float, default=1.3e9, help="bytes of the teacher, sent to each node")
     parser.add_argument("--network", type=float, default=1.25e9, help="bytes a second of the driver")
     parser.add_argument("--disk", type=float, default=2e8, help="bytes a second that the driver writes")

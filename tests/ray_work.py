@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from notes import Notes
 
+from kdcli.api import Reporter
 from kdcli.errors import KdError, ProfileError, ValidationErrors
-from kdcli.parts import Loaded, LocalEngine, Parts
+from kdcli.parts import Loaded, LocalEngine, Parts, place
 from kdcli.parts.ray_engine import RayEngine
 
 SIZES = [3] * 5
@@ -54,6 +56,34 @@ class Fail:
             raise OSError(28, "a disk of this node is full")
 
 
+class Learn:
+    """Trains a model, a folder, from a file that is read as parts are made; returns where it has run."""
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+
+    def __call__(self, part: int, path: Path, *, reporter: Reporter) -> list:
+        (path / "inner").mkdir(parents=True)
+        (path / "inner" / "model.txt").write_text(f"{part} {place(self.source).read_text()}")
+        with reporter.progress("learn", 2) as progress:
+            progress.advance(2, loss=0.5)
+        reporter.warn(f"{part} is odd")
+        reporter.metrics("student", part, loss=0.5)
+        return [part, os.environ.get("OMP_NUM_THREADS"), os.getpid()]
+
+
+def learned(folder: Path, engine: LocalEngine | RayEngine) -> dict:
+    source, notes = folder / "loaded.txt", Notes()
+    models = {part: folder / f"{type(engine).__name__}-{part}" for part in (7, 2)}
+    with engine:
+        how = {"workers": 2, "files": [source], "keep": True, "reporter": notes}
+        values = dict(engine.make(Learn(source), models, **how))
+    text = [(path / "inner" / "model.txt").read_text() for path in models.values()]
+    said = [sorted(notes.warnings), sorted(notes.points)]
+    assert os.getpid() not in [process for *_, process in values.values()]
+    return {"values": {part: value[:2] for part, value in values.items()}, "text": text, "said": said}
+
+
 def written(folder: Path, engine: LocalEngine | RayEngine, data: np.ndarray) -> str:
     source = folder / "loaded.txt"
     source.write_text("from a file")
@@ -75,9 +105,11 @@ def failed(folder: Path, engine: RayEngine, kind: str) -> dict:
 
 
 def main(folder: Path, address: str = "") -> None:
+    os.environ.pop("OMP_NUM_THREADS", None)
     engine, data = RayEngine(address), np.zeros(100_000)  # so large that Ray shares it
     found = {"local": written(folder, LocalEngine(), data), "ray": written(folder, engine, data)}
     found["untouched"] = not data.any()
+    found["learned"] = {name: learned(folder, one) for name, one in (("local", LocalEngine()), ("ray", engine))}
     for kind in ("exit", "die", "die once", "kd", "several", "error"):
         found[kind] = failed(folder, engine, kind)
     found["shown"] = engine.shown

@@ -72,12 +72,13 @@ def open_teacher(
     name: str, settings: Settings, reporter: Reporter, task: Task | None = None, output: Path | None = None
 ) -> LoadedModel:
     """Load a teacher from its folder, a run's, or the Hub; one behind a server keeps its answers beside ``output``."""
-    from kdcli.models.device import resolve
+    from kdcli.models.device import at_hand, resolve
     from kdcli.run.folder import teacher_of
     from kdcli.tasks.split import task_from
     from kdcli.teacher.model import TeacherSource, load_teacher
 
-    device, precision, task = resolve(settings.device), settings.precision, task or task_from(settings.task)
+    device = at_hand(settings.device) if settings.engine == "ray" else resolve(settings.device)
+    precision, task = settings.precision, task or task_from(settings.task)
     source = TeacherSource.of(settings, teacher_of(name), output)
     model = source.load(task, device=device, precision=precision, reporter=reporter)
     how = {"max_length": model.loaded.max_length, "precision": precision, "device": device.partition(":")[0]}

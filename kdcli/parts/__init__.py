@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdcli.parts.engine import Engine, Loaded, LocalEngine, follow_parent, in_turn, processes, usable_cores
+from kdcli.parts.engine import Engine, Loaded, LocalEngine, in_turn, place, processes, usable_cores
 from kdcli.parts.parts import RECORD, Parts, claim_folder, is_main_process
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ __all__ = [
     "Parts",
     "claim_folder",
     "engine_of",
-    "follow_parent",
     "in_turn",
     "is_main_process",
+    "place",
     "processes",
     "usable_cores",
 ]

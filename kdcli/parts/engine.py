@@ -1,7 +1,8 @@
 """Where parts are made: the engine of this machine's processes; ``ray_engine`` is that of a cluster.
 
 A function makes a part: it is called with the part's number, the path to write, and what was read for the part. To be
-called in another process it is pickled, with a model in it as ``Loaded``.
+called in another process it is pickled, with a model in it as ``Loaded``. A part is a file of rows, or the folder of a
+model that is trained.
 """
 
 from __future__ import annotations
@@ -12,34 +13,46 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
+from kdcli.api import Reporter
 from kdcli.errors import KdError
 from kdcli.files import atomic, sha256
+from kdcli.parts.reports import Reports, receiving
 
 if TYPE_CHECKING:
+    from multiprocessing.queues import SimpleQueue
+
     from kdcli.parts.ray_engine import RayEngine
 
 Engine: TypeAlias = "LocalEngine | RayEngine"
-MakePart = Callable[..., None]
-"""Writes part ``i`` to the path: ``make(i, path)``, or with ``read`` ``make(i, path, data)``."""
+MakePart = Callable[..., Any]
+"""Writes part ``i`` to a path: ``make(i, path)``, with ``read`` ``make(i, path, data)``; perhaps ``reporter=`` too."""
 Read = Callable[[int], Any]  # reads here what a part is made of; it is called once a part, in the order of the parts
 
 T = TypeVar("T")
 
+_POLL_SECONDS = 0.1
 _AHEAD = 2
 """Parts that are read for each process, so that it does not wait for the next one; more would fill the memory."""
 _places: dict[Path, Path] = {}
 """Where this process finds the files and folders of another machine, by their paths there."""
+_sent: SimpleQueue[Any]
+"""Where a process of a pool puts what it has to say."""
 
 
-class PartFailed(Exception):
-    """A part failed wherever it was tried: its number, and what was raised last."""
+class PartFailed(KdError):
+    """A part failed wherever it was tried."""
+
+    def __init__(self, part: int, path: Path, last: str) -> None:
+        hint = "the other parts are kept: the same command resumes"
+        super().__init__(f"{path.name} failed several times: {last}", file=path.parent, hint=hint)
+        self.part, self.last = part, last
 
 
 class LocalEngine:
@@ -50,6 +63,7 @@ class LocalEngine:
     def __init__(self) -> None:
         self.shown: dict[str, str] = {}  # values for the progress
         self._pool: ProcessPoolExecutor | None = None
+        self._sent: SimpleQueue[Any]
 
     def start(self) -> None:
         """Make sure that it can work."""
@@ -70,31 +84,45 @@ class LocalEngine:
         workers: int = 1,
         device: str = "cpu",
         files: Sequence[Path] = (),
-    ) -> Iterator[int]:
-        """Make parts, each whole at its path, and yield their numbers as they come.
+        keep: bool = False,
+        checked: bool = False,
+        reporter: Reporter | None = None,
+    ) -> Iterator[tuple[int, Any]]:
+        """Make parts at their paths, and yield their numbers as they come, each with what the function returned.
+
+        Those that are ``checked`` are made whole or not at all, with checksums; a training has checkpoints of its own.
 
         They are made here in order, or with more ``workers`` in as many processes. Another engine makes them on a
-        ``device`` of another machine, to which it sends the ``files`` and folders that ``Loaded`` models read.
+        ``device`` of another machine, to which it sends the ``files`` and folders that ``Loaded`` models read, or with
+        ``keep`` the function itself. The ``reporter`` gets what the function says to its argument of this name.
 
         Raises:
             KdError: What the function raises; or a process has died.
             PartFailed: A part has failed several times.
         """
+        make = partial(make_whole, make) if checked else make
         if workers == 1 or len(parts) < 2:
+            how: dict[str, Any] = {"reporter": reporter} if reporter else {}
             for part, path in parts.items():
-                make_one(make, part, path, *data_of(part, read))
-                yield part
+                yield part, make(part, path, *data_of(part, read), **how)
             return
-        pool = self._pool = self._pool or processes(workers)
-        todo, running = deque(parts), dict[Future[None], int]()
+        if not self._pool:
+            self._sent = get_context("spawn").SimpleQueue()
+            self._pool = processes(workers, self._sent)
+        todo, running = deque(parts), dict[Future[Any], int]()
+        seconds = _POLL_SECONDS if reporter else None
         try:
-            while todo or running:
-                while todo and len(running) < _AHEAD * workers:
-                    part = todo.popleft()
-                    running[pool.submit(make_one, make, part, parts[part], *data_of(part, read))] = part
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    future.result()
-                    yield running.pop(future)
+            with receiving(reporter) as take:
+                while todo or running:
+                    while todo and len(running) < _AHEAD * workers:
+                        part = todo.popleft()
+                        data = data_of(part, read)
+                        running[self._pool.submit(_make, bool(reporter), make, part, parts[part], *data)] = part
+                    done = wait(running, seconds, FIRST_COMPLETED).done
+                    while not self._sent.empty():
+                        take(*self._sent.get())
+                    for future in done:
+                        yield running.pop(future), future.result()
         except BrokenProcessPool:
             hint = "the memory may be too small for so many processes; a new start with fewer resumes here"
             raise KdError("a worker process died", file=next(iter(parts.values())).parent, hint=hint) from None
@@ -102,8 +130,11 @@ class LocalEngine:
     def __enter__(self) -> LocalEngine:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if self._pool:
+            if kind:  # a training may still take hours; Python 3.14 has ``terminate_workers``
+                for process in list((self._pool._processes or {}).values()):
+                    process.terminate()
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
@@ -119,12 +150,12 @@ def data_of(part: int, read: Read | None) -> tuple[Any, ...]:
     return () if read is None else (read(part),)
 
 
-def make_one(make: MakePart, part: int, path: Path, *data: Any) -> None:
-    """Make a part in this process, unless it is there: whole or not at all, with its checksum beside it."""
+def make_whole(make: MakePart, part: int, path: Path, *data: Any, **how: Any) -> None:
+    """Make a part, unless it is there: whole or not at all, with its checksum beside it."""
     if path.exists():
         return
     with atomic(path) as temporary:
-        make(part, temporary, *data)
+        make(part, temporary, *data, **how)
         # Before the part is there, or a kill in between would leave one without.
         checksum(path).write_text(sha256(temporary), "utf-8")
 
@@ -132,6 +163,12 @@ def make_one(make: MakePart, part: int, path: Path, *data: Any) -> None:
 def checksum(path: Path) -> Path:
     """Return the file that holds a part's SHA-256."""
     return path.with_name(f"{path.name}.sha256")
+
+
+def _make(reports: bool, make: MakePart, part: int, path: Path, *data: Any) -> Any:
+    """Make a part in a process of a pool."""
+    reporter = Reports(lambda *message: _sent.put((os.getpid(), *message)))
+    return make(part, path, *data, **({"reporter": reporter} if reports else {}))
 
 
 @dataclass(frozen=True)
@@ -159,14 +196,10 @@ def place(path: str | Path) -> Path:
     return _places.get(Path(path), Path(path))
 
 
-@contextmanager
-def places(found: Mapping[Path, Path]) -> Iterator[None]:
-    """Say where the files of the driver are, while what reads them is unpickled."""
+def set_places(found: Mapping[Path, Path]) -> None:
+    """Say where the files of the driver are on this machine."""
+    _places.clear()
     _places.update(found)
-    try:
-        yield
-    finally:
-        _places.clear()
 
 
 def usable_cores() -> int:
@@ -174,13 +207,15 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def processes(count: int) -> ProcessPoolExecutor:
-    """Return a pool of processes that end with this one."""
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=follow_parent)
+def processes(count: int, sent: SimpleQueue[Any] | None = None) -> ProcessPoolExecutor:
+    """Return a pool of processes that end with this one; ``sent`` is where they put what they have to say."""
+    return ProcessPoolExecutor(count, get_context("spawn"), follow_parent, (sent,))
 
 
-def follow_parent() -> None:
+def follow_parent(sent: Any = None) -> None:
     """Leave Ctrl-C to the parent process, and end with it, even if it is killed."""
+    global _sent
+    _sent = sent
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
 

@@ -107,13 +107,14 @@ class Parts:
         """
         missing = {part: path for part in parts if not (path := self.path(part)).exists()}
         try:
-            yield from self.engine.make(make_part, missing, **how)
+            for part, _ in self.engine.make(make_part, missing, checked=True, **how):
+                yield part
         except PartFailed as error:
-            part, last = error.args
+            part = error.part
             first = sum(map(size, range(part)))
             rows = f"{unit} {first + 1:,} to {first + size(part):,} (part {part})"
-            hint = "the other parts are kept: the same command resumes"
-            raise KdError(f"{rows} failed several times: {last}", file=self.folder, hint=hint) from error
+            what = f"{rows} failed several times: {error.last}"
+            raise KdError(what, file=self.folder, hint=error.hint) from error
 
     def assemble(self, count: int, assemble: Callable[[list[Path]], T]) -> T:
         """Put the first ``count`` parts together, and remove the folder."""

@@ -17,9 +17,12 @@ from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
 
+from kdcli import registry
+from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError, MissingError, shown
-from kdcli.parts.engine import MakePart, PartFailed, Read, data_of, make_one
-from kdcli.parts.ray_actor import Maker, Work, content_of, fault_of, report
+from kdcli.files import atomic
+from kdcli.parts.engine import MakePart, PartFailed, Read, data_of, make_whole
+from kdcli.parts.ray_actor import Maker, Work, content_of, fault_of, report, write_content
 from kdcli.registry.plugin import read_code_files
 
 TRIES = 3  # how often a part may fail, and an actor may end as it starts
@@ -29,14 +32,6 @@ _POLL_SECONDS = 1.0
 # The beginning of an HTTP/2 connection (RFC 9113, section 3.4): Ray's servers answer with a frame of the type 4.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # those of the driver count on all nodes
-
-
-@dataclass
-class _Hand:
-    """An actor and its calls: the part of each, in order; None for its start."""
-
-    actor: Any
-    calls: dict[Any, int | None]
 
 
 @dataclass
@@ -62,13 +57,18 @@ class _Queue:
         """Put a part back, unless it has failed too often."""
         self.failures[part] += 1
         if self.failures[part] == TRIES:
-            raise PartFailed(part, why)
+            raise PartFailed(part, self.left[part], why)
         self.waiting.appendleft(part)
 
-    def write(self, part: int, content: bytes) -> None:
-        """Write the file of a part."""
-        make_one(lambda _, path: path.write_bytes(content), part, self.left.pop(part))
+    def write(self, part: int, content: Mapping[str, Any], checked: bool) -> None:
+        """Write a part, whole or not at all."""
+        path = self.left.pop(part)
         del self.data[part]
+        if checked:
+            make_whole(lambda _, temporary: write_content(content, temporary), part, path)
+            return
+        with atomic(path) as temporary:
+            write_content(content, temporary)
 
 
 @dataclass
@@ -78,9 +78,8 @@ class RayEngine:
     address: str = ""
     wanted: str = "auto"  # the device that the settings name
     shown: dict[str, str] = field(default_factory=dict)
-    _hands: list[_Hand] = field(default_factory=list)
-    _kind: str = "CPU"  # of the hands: a core or a GPU each
-    _works: int = 0
+    _actors: dict[Any, dict[Any, int | None]] = field(default_factory=dict)  # the part of each call; None: its start
+    _kind: str = "CPU"  # of the actors: a core or a GPU each
     _failed_starts: int = 0
     _ours: bool = False
 
@@ -141,27 +140,39 @@ class RayEngine:
         workers: int = 1,
         device: str = "cpu",
         files: Sequence[Path] = (),
-    ) -> Iterator[int]:
+        keep: bool = False,
+        checked: bool = False,
+        reporter: Reporter | None = None,
+    ) -> Iterator[tuple[int, Any]]:
         """Make parts on all nodes; see ``LocalEngine``.
 
-        A part whose process dies is made again elsewhere. Errors of kd's kind are raised as they are.
+        A part whose process dies is made again elsewhere. Errors of kd's kind are raised as they are. The ``reporter``
+        gets what the function has said when the part is there; until then it shows how many trainings are.
         """
-        queue, work, looked = _Queue(dict(parts), read, deque(parts)), self._send(make, files), 0.0
-        while queue.left:
-            if not self._hands or time.monotonic() - looked > _POLL_SECONDS:
-                self._hire(device, len(queue.left))
-                looked = time.monotonic()
-            self._give(work, queue)
-            for part, answer in self._answers(queue):
-                if isinstance(answer, KdError):
-                    raise answer
-                elif part is None:
-                    self._check_start(answer)
-                elif isinstance(answer, str):
-                    queue.failed(part, answer)
-                else:
-                    queue.write(part, answer)
-                    yield part
+        queue, looked = _Queue(dict(parts), read, deque(parts)), 0.0
+        work = self._send(make, files, keep, bool(reporter))
+        shows = reporter if reporter and not checked else QuietReporter()
+        with shows.progress("on the cluster", len(parts), "trainings") as progress:
+            while queue.left:
+                if not self._actors or time.monotonic() - looked > _POLL_SECONDS:
+                    self._hire(device, len(queue.left))
+                    looked = time.monotonic()
+                self._give(work, queue)
+                progress.advance(0, **self.shown)
+                for part, answer in self._answers(queue):
+                    if isinstance(answer, KdError):
+                        raise answer
+                    elif part is None:
+                        self._check_start(answer)
+                    elif isinstance(answer, str):
+                        queue.failed(part, answer)
+                    else:
+                        value, content, said = answer
+                        for kind, values, named in said:
+                            getattr(reporter, kind)(*values, **named)
+                        queue.write(part, content, checked)
+                        progress.advance(1)
+                        yield part, value
 
     def _slots(self, device: str) -> int:
         """Return how many cores, or GPUs, the nodes have that are alive now."""
@@ -170,65 +181,64 @@ class RayEngine:
         self.start()
         return int(ray.cluster_resources().get(_resource(device), 0))
 
-    def _send(self, make: MakePart, files: Sequence[Path]) -> Work:
+    def _send(self, make: MakePart, files: Sequence[Path], keep: bool, reports: bool) -> Work:
         """Put a function, and the files that it reads, into the object store, from which each node gets them once."""
         import ray
 
         self.start()
-        self._works += 1
         code = [file.path for file in read_code_files()]
         content = {path: ray.put(content_of(path)) for path in dict.fromkeys((*files, *code))}
         here = {path: path.expanduser().absolute() for path in content}
         node = ray.get_runtime_context().get_node_id()
-        return Work(self._works, ray.put(ray.cloudpickle.dumps(make)), content, code, here, node)
+        return Work(ray.put(ray.cloudpickle.dumps(make)), content, code, here, node, keep, reports)
 
     def _hire(self, device: str, most: int) -> None:
         """Start an actor for each core, or GPU, that has none; where no node is left, one waits for a new one."""
         import ray
 
-        if self._hands and self._kind != _resource(device):
+        if self._actors and self._kind != _resource(device):
             self.__exit__()
         self._kind = _resource(device)
         kind = ray.remote(Maker).options(num_cpus=1, num_gpus=int(self._kind == "GPU"), max_restarts=0)
         variables = {name: value for name in _VARIABLES if (value := os.environ.get(name))}
-        while len(self._hands) < min(max(self._slots(device), 1), most):
+        while len(self._actors) < min(max(self._slots(device), 1), most):
             actor = kind.remote(variables)
-            self._hands.append(_Hand(actor, {actor.report.remote(): None}))
+            self._actors[actor] = {actor.report.remote(): None}
         self.shown["nodes"] = str(sum(node["Alive"] for node in ray.nodes()))
 
     def _give(self, work: Work, queue: _Queue) -> None:
         """Give each actor a part, and then another one; the last parts go to those that are free."""
         for ahead in range(_AHEAD):
-            for hand in self._hands:
-                if len(hand.calls) != ahead or None in hand.calls.values():
+            for actor, calls in self._actors.items():
+                if len(calls) != ahead or None in calls.values():
                     continue
-                if len(queue.waiting) > ahead * len(self._hands):
+                if len(queue.waiting) > ahead * len(self._actors):
                     part, data = queue.next()
-                    call = hand.actor.make.remote(work, part, queue.left[part].name, data)
-                    hand.calls[call] = part
-        self.shown["in_flight"] = str(sum(part is not None for hand in self._hands for part in hand.calls.values()))
+                    calls[actor.make.remote(work, part, queue.left[part].name, data)] = part
+        parts = [part for calls in self._actors.values() for part in calls.values() if part is not None]
+        self.shown["in_flight"] = str(len(parts))
 
     def _answers(self, queue: _Queue) -> Iterator[tuple[int | None, Any]]:
         """Wait for answers, and yield each with its part (None: of a start); a text says why there is none."""
         import ray
 
-        calls = {call: hand for hand in self._hands for call in hand.calls}
-        done, _ = ray.wait(list(calls), timeout=_POLL_SECONDS)
+        all_calls = {call: actor for actor, calls in self._actors.items() for call in calls}
+        done, _ = ray.wait(list(all_calls), timeout=_POLL_SECONDS)
         for call in done:
-            hand = calls[call]
-            if call not in hand.calls:
+            actor = all_calls[call]
+            calls = self._actors.get(actor, {})
+            if call not in calls:
                 continue
-            part = hand.calls.pop(call)
+            part = calls.pop(call)
             try:
                 answer = ray.get(call)
             except ray.exceptions.RayError as error:
                 lines = str(error).strip().splitlines()
                 answer = " ... ".join(dict.fromkeys((lines[0], lines[-1])))
                 # The actor has died, at this part: the next one has nothing to do with it.
-                queue.waiting.extendleft(other for other in hand.calls.values() if other is not None)
-                hand.calls.clear()
-                self._hands.remove(hand)
-                ray.kill(hand.actor)
+                queue.waiting.extendleft(other for other in calls.values() if other is not None)
+                del self._actors[actor]
+                ray.kill(actor)
             yield part, answer
 
     def _check_start(self, answer: Mapping[str, str] | str) -> None:
@@ -240,18 +250,18 @@ class RayEngine:
                 raise MissingError(f"no process can be started on the nodes: {answer}", hint=hint)
             return
         self._failed_starts = 0
-        if fault := fault_of(answer, report()):
+        if fault := fault_of(answer, report(registry.used)):
             raise fault
 
     def __enter__(self) -> RayEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for hand in self._hands:
+        for actor in self._actors:
             import ray
 
-            ray.kill(hand.actor)
-        self._hands.clear()
+            ray.kill(actor)
+        self._actors.clear()
 
 
 def _resource(device: str) -> str:

@@ -95,9 +95,16 @@ def _no_such(name: str, kind: str, installed: list[Plugin]) -> PluginError:
     return PluginError(f"no {kind}plugin is named {name}", hint=hint)
 
 
+used: dict[str, str] = {}
+"""The versions of the installed plugins that this process has loaded, but for kd's own, by distribution."""
+
+
 def load(group: Group, name: str) -> Any:
     """Import a plugin, a module or an object, and check its contract, see ``kdcli.api``."""
-    return find(group, name).load()
+    plugin = find(group, name)
+    if not (plugin.is_ours or plugin.file):
+        used[plugin.distribution] = plugin.version
+    return plugin.load()
 
 
 def options(group: Group, name: str, table: Mapping[str, Any]) -> BaseModel:

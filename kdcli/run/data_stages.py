@@ -6,6 +6,7 @@ from typing import Any
 from kdcli.api import QuietReporter
 from kdcli.config.schema import Settings
 from kdcli.errors import ProfileError
+from kdcli.parts import Loaded
 from kdcli.run.stage import Files, RunContext, Stage, if_local
 from kdcli.tasks.split import split_files
 
@@ -154,12 +155,14 @@ class TakeCorpus(Stage):
     def run(self, run: RunContext) -> Any:
         from kdcli.transfer.corpus import from_corpus
 
-        bits = None
+        how: dict[str, Any] = {}
         if _orders_corpus(run.settings):
-            generator = _generator(run)
-            bits = generator.bits(generator.load(run.path("generator"), run.reporter))
+            generator, checkpoint = _generator(run, run.parts_device), run.path("generator")
+            bits = generator.load_bits(checkpoint)
+            loaded = bits and Loaded(bits, type(generator).load_bits, (generator, checkpoint), (checkpoint,))
+            how = {"bits": loaded, "device": run.parts_device}
         settings, bad_rows = run.settings.transfer.corpus, run.settings.task.bad_rows
-        return from_corpus(settings=settings, seed=run.seed, bits=bits, bad_rows=bad_rows, **_texts(run, "corpus"))
+        return from_corpus(settings=settings, seed=run.seed, bad_rows=bad_rows, **how, **_texts(run, "corpus"))
 
 
 class Mix(Stage):
@@ -207,7 +210,7 @@ class TrainTeacher(Stage):
     def run(self, run: RunContext) -> Any:
         from kdcli.teacher.train import train_teacher
 
-        shared = run.common("teacher", "seed", "device", "precision", "resume")
+        shared = run.common("teacher", "seed", "device", "precision", "resume", "engine")
         return train_teacher(train=run.read("train"), dev=run.read("dev"), settings=run.settings.teacher, **shared)
 
 

@@ -5,7 +5,6 @@ Nothing here imports a stage, so that ``kd predict`` stays light.
 
 import json
 import platform
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -137,7 +136,6 @@ class Lock:
     def __init__(self, root: Path, *, replace: bool = False) -> None:
         self.path = root / "kd.lock"
         self._replace = replace
-        self._writing = threading.Lock()
 
     def entries(self) -> dict[str, Entry]:
         """Return all entries, in the order of their first runs; a damaged file or an older kd's is a ``DataError``."""
@@ -163,7 +161,7 @@ class Lock:
 
     def record(self, key: str, entry: Entry) -> None:
         """Write the record of a stage."""
-        with self._writing, atomic(self.path) as temporary:
+        with atomic(self.path) as temporary:
             stages = {key: asdict(entry) for key, entry in {**self.entries(), key: entry}.items()}
             content = json.dumps({"format": FORMAT, "stages": stages}, indent=1, ensure_ascii=False)
             temporary.write_text(content + "\n", "utf-8")

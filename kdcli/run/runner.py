@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,8 @@ from kdcli.config.transfer import METHODS
 from kdcli.errors import DataError, UsageError, first_line
 from kdcli.files import alone, atomic, check_output, sha256
 from kdcli.parts import engine_of, is_main_process, usable_cores
-from kdcli.run.folder import Entry, Lock, hashes, stale, versions
-from kdcli.run.parallel import Execute, run_at_once
+from kdcli.run.folder import LAYOUT, Entry, Lock, hashes, stale, versions
+from kdcli.run.parallel import SeedPart
 from kdcli.run.stage import Files, RunContext, Stage
 from kdcli.run.stages import STAGES, TRANSFER, warn_of_dimension
 from kdcli.run.tracking import parse_trackers, tracking
@@ -101,11 +100,14 @@ def run_stages(
         outputs: Artefacts to write outside it; the stages that write them leave no trace in it.
         reporter: Shows the progress.
     """
-    from kdcli.models.device import resolve
+    from kdcli.models.device import at_hand, resolve
 
     options = options or RunOptions()
     _check_trainable(profile)
-    trackers, root, device = parse_trackers(options.track), options.root(profile), resolve(profile.settings.device)
+    trackers, root, wanted = parse_trackers(options.track), options.root(profile), profile.settings.device
+    device = resolve(wanted) if profile.settings.engine == "local" else at_hand(wanted)
+    if device == "cpu" and wanted not in ("auto", "cpu"):
+        reporter.warn(f"this machine has no {wanted}: what does not run on the cluster runs on the CPU")
     own = {name: path for name, path in (outputs or {}).items() if path is not None}
     given = {name: path for name, path in (inputs or {}).items() if path is not None}
     more: dict[str, Any] = {"elsewhere": {**given, **own}, "engine": engine_of(profile.settings)}
@@ -221,7 +223,7 @@ def would_run(steps: Sequence[Step], lock: Lock, *, force: bool) -> list[Outcome
 
 
 def run_steps(steps: Sequence[Step], lock: Lock, *, reporter: Reporter, force: bool = False) -> list[Outcome]:
-    """Run the steps that are not up to date in order; students at the same time, where there are cores for them."""
+    """Run the steps that are not up to date in order; students at the same time, where there is room for them."""
     outcomes: list[Outcome] = []
     names = list(dict.fromkeys(step.stage.name for step in steps))
     for name, group in groupby(steps, key=lambda step: step.stage.name):
@@ -230,41 +232,73 @@ def run_steps(steps: Sequence[Step], lock: Lock, *, reporter: Reporter, force: b
             inputs = hashes(step.inputs)
             own = replace(step, run=replace(step.run, reporter=reporter))
             calls.append((own, inputs, _reasons(own, inputs, lock, force)))
-        if any(reasons for *_, reasons in calls):
+        todo = sum(bool(reasons) for *_, reasons in calls)
+        if todo:
             calls[0][0].run.engine.start()  # before the work that comes first, whatever does it
-        if len(names) > 1 and any(reasons for *_, reasons in calls):
+        if len(names) > 1 and todo:
             reporter.info(f"stage {names.index(name) + 1} of {len(names)}: {name}")
-        works = [partial(run_step, *call, lock) for call in calls]
-        workers = min(sum(bool(reasons) for *_, reasons in calls), usable_cores())
-        if workers > 1 and calls[0][0].run.device == "cpu":
-            outcomes += run_at_once(works, workers, reporter)
+        if todo > 1 and calls[0][0].stage.makes:
+            outcomes += _run_seeds(calls, lock, reporter)
         else:
-            outcomes += [work(lambda stage, run: stage.run(run)) for work in works]
+            outcomes += [run_step(*call, lock) for call in calls]
     return outcomes
 
 
-def run_step(step: Step, inputs: dict[str, str], reasons: list[str], lock: Lock, execute: Execute) -> Outcome:
+def _run_seeds(
+    calls: Sequence[tuple[Step, dict[str, str], list[str]]], lock: Lock, reporter: Reporter
+) -> list[Outcome]:
+    """Run the steps of several seeds, in any order; the first failure ends all."""
+    todo = {number: call for number, call in enumerate(calls) if call[2]}
+    outcomes = {number: run_step(*call, lock) for number, call in enumerate(calls) if not call[2]}
+    first = next(iter(todo.values()))[0]
+    workers = min(len(todo), usable_cores()) if first.run.device == "cpu" else 1
+    part = SeedPart.of(first.stage, {number: step.run for number, (step, *_) in todo.items()}, workers)
+    paths = {number: path for number, (step, *_) in todo.items() for path in step.outputs.values()}
+    files = {path for step, *_ in todo.values() for name, path in step.inputs.items() if name in LAYOUT}
+    with first.run.engine as engine, ExitStack() as stack:
+        ends = {number: stack.enter_context(recorded(*call, lock)) for number, call in todo.items()}
+        how: dict[str, Any] = {"workers": workers, "device": first.run.parts_device, "files": sorted(files)}
+        for number, (result, seconds) in engine.make(part, paths, keep=True, reporter=reporter, **how):
+            outcomes[number] = ends[number](result, seconds)
+    return [outcomes[number] for number in sorted(outcomes)]
+
+
+def run_step(step: Step, inputs: dict[str, str], reasons: list[str], lock: Lock) -> Outcome:
     """Run a step that has reasons to run, and record it in ``kd.lock``."""
-    before = None if step.alone else lock.entry(step.key)
     if not reasons:
+        before = None if step.alone else lock.entry(step.key)
         return Outcome(step.key, step.stage.name, [], before and _result(step.key, before, lock))
-    record = not step.alone and is_main_process()
+    with recorded(step, inputs, reasons, lock) as end:
+        begin = time.perf_counter()
+        return end(step.stage.run(step.run), time.perf_counter() - begin)
+
+
+@contextmanager
+def recorded(
+    step: Step, inputs: dict[str, str], reasons: list[str], lock: Lock
+) -> Iterator[Callable[[Any, float], Outcome]]:
+    """Record in ``kd.lock`` that a step runs, and that it has ended once the function is called that this gives."""
+    before = None if step.alone else lock.entry(step.key)
+    record, ended = not step.alone and is_main_process(), False
     for reason in reasons:
         step.run.reporter.info(f"{step.key}: {reason}")
     entry = Entry(dict(step.parameters), inputs, versions=versions())
     if record:
         lock.record(step.key, entry)
-    begin = time.perf_counter()
+
+    def end(result: Any, seconds: float) -> Outcome:
+        nonlocal ended
+        if record:
+            lock.record(step.key, replace(entry, outputs=hashes(step.outputs), result=asdict(result)))
+        ended = True
+        return Outcome(step.key, step.stage.name, reasons, result, seconds)
+
     try:
-        result = execute(step.stage, step.run)
+        yield end
     except BaseException:
-        if record and before and before.outputs == hashes(step.outputs):
+        if record and not ended and before and before.outputs == hashes(step.outputs):
             lock.record(step.key, before)  # its outputs of last time are still whole
         raise
-    seconds = time.perf_counter() - begin
-    if record:
-        lock.record(step.key, replace(entry, outputs=hashes(step.outputs), result=asdict(result)))
-    return Outcome(step.key, step.stage.name, reasons, result, seconds)
 
 
 def results(root: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.load import flatten
 from kdcli.config.schema import Settings
-from kdcli.parts import Engine, LocalEngine
+from kdcli.parts import Engine, LocalEngine, place
 from kdcli.run.folder import artefact
 from kdcli.tables.read import files_of
 from kdcli.tasks.split import SPLITS, Split, has_split, load_split, load_tables, split_files, task_from
@@ -44,6 +44,7 @@ class RunContext:
     number: int = 0  # which of them this context is for
     elsewhere: Mapping[str, Path] = field(default_factory=dict)  # artefacts outside the run folder, by name
     engine: Engine = field(default_factory=LocalEngine)  # makes the parts of long work
+    tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)  # those of splits, where they have been read
     reporter: Reporter = field(default_factory=QuietReporter)
 
     @property
@@ -79,7 +80,7 @@ class RunContext:
         if name == "transfer" and name not in self.elsewhere and len(methods) == 1:
             name = methods[0]
         further = self.number and name in ("student", "baseline")
-        return self.elsewhere.get(name) or artefact(self.root, name, self.seed if further else None)
+        return place(self.elsewhere.get(name) or artefact(self.root, name, self.seed if further else None))
 
     @property
     def teacher(self) -> TeacherSource:
@@ -108,7 +109,8 @@ class RunContext:
 
     def read(self, split: Split) -> pl.DataFrame:
         """Read the table of a split."""
-        return load_split(self.settings.task, self.task, split, self.reporter)
+        there = self.tables.get(split)
+        return load_split(self.settings.task, self.task, split, self.reporter) if there is None else there
 
     def read_all(self, *splits: Split) -> dict[str, pl.DataFrame]:
         """Read the tables of those splits that the task has."""

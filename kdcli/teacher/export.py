@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from kdcli.files import sha256
 from kdcli.models.device import at_hand, halve_until_it_fits
 from kdcli.parts import Engine, Loaded, LocalEngine, Parts, in_turn
 from kdcli.tables.parquet import slices
-from kdcli.tables.text_hash import text_hash
+from kdcli.tables.text_hash import first_of_equals, text_hash
 from kdcli.tasks.text_set import STATES, open_texts
-from kdcli.teacher.logits import FORMAT, logit_columns, read_logits, state_column, write_logits
+from kdcli.teacher.logits import FORMAT, Piece, header_of, logit_columns, read_logits, state_column, write_logits
 from kdcli.teacher.model import BATCH, Teacher, TeacherSource, load_teacher, warn_of_cuts
 
 PART_ROWS = 4096
@@ -100,7 +100,7 @@ def export_logits(
         **({"representation": size} if size else {}),
     }
     nothing = np.empty((0, task.outputs), np.float32), np.empty((0, size), np.float32)
-    before, cut_before = _known(known, origin, task) or (_part(np.empty(0, np.uint64), *nothing), 0)
+    before, cut_before = _known(known, origin, task) or (part_of(np.empty(0, np.uint64), *nothing), 0)
     table_of = in_turn(slices(texts, PART_ROWS))
 
     def read(part: int) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -111,33 +111,53 @@ def export_logits(
         return table.filter(~np.isin(hashes, before["row_hash"])), old
 
     def assemble(paths: list[Path]) -> None:
-        parts = pl.concat([pl.read_parquet(path, glob=False) for path in paths])
-        parts = parts.unique("row_hash", keep="first", maintain_order=True)
-        notes = [pl.read_parquet_metadata(path) for path in paths]
-        used = min(int(note["batch_size"]) for note in notes)
-        logits = parts.drop("row_hash", STATES, strict=False).to_numpy().astype(np.float32, copy=False)
-        states = parts[STATES].to_numpy() if size else None
-        unanswered = int(np.isnan(logits).all(axis=1).sum())
-        if unanswered == len(logits):
+        if not assemble_logits(paths, output, origin, cut_before):
             raise DataError("the teacher has answered none of the texts", file=transfer, hint="kd teacher audit")
-        cut = sum((int(note["cut"]) for note in notes), cut_before)
-        metadata = {**origin, "batch_size": used, "cut": cut, "kd": __version__}
-        metadata |= {"unanswered": unanswered} if unanswered else {}
-        write_logits(output, logits, parts["row_hash"].to_numpy(), metadata, states)
 
     sizes = [min(PART_ROWS, rows - start) for start in range(0, rows, PART_ROWS)]
     fingerprint = {**origin, "batch_size": batch, "device": torch.device(device).type, "part_rows": PART_ROWS}
     folder = output.with_name(f".{output.name}.parts")
     again = Loaded(model, load_teacher, (model.source, task, device, precision), model.source.files)
-    make = LogitsPart(again, batch, size, wanted == "auto", reporter)
+    make = LogitsPart(again, batch, size, wanted == "auto")
     with engine, Parts(folder, fingerprint, resume=resume, engine=engine, reporter=reporter) as parts:
-        parts.make(sizes, make, title="teacher logits", read=read, device=device, files=again.files)
+        how = {"read": read, "device": device, "files": again.files, "reporter": reporter}
+        parts.make(sizes, make, title="teacher logits", **how)
         parts.assemble(len(sizes), assemble)
-    found = read_logits(output, task)
-    used, cut, unanswered = (found.metadata.get(name, 0) for name in ("batch_size", "cut", "unanswered"))
+    distinct, metadata = header_of(output)
+    used, cut, unanswered = (metadata.get(name, 0) for name in ("batch_size", "cut", "unanswered"))
     longest = model.loaded.max_length
-    warn_of_cuts(cut, len(found.logits), longest, model.source.long_texts, reporter)
-    return ExportResult(rows, len(found.logits), used, precision, longest, model.parameters, cut, unanswered)
+    warn_of_cuts(cut, distinct, longest, model.source.long_texts, reporter)
+    return ExportResult(rows, distinct, used, precision, longest, model.parameters, cut, unanswered)
+
+
+def assemble_logits(paths: Sequence[Path], output: Path, origin: Mapping[str, Any], cut: int = 0) -> bool:
+    """Write the logits file of some parts, each text once; of all rows at once, memory holds the hashes alone.
+
+    ``cut`` are texts that were cut and are in no part. Returns whether there is an answer; else there is no file.
+    """
+    rows = pl.scan_parquet(paths, glob=False).select("row_hash", silent=pl.col("logits_0").is_nan()).collect()
+    hashes, silent = rows["row_hash"].to_numpy(), rows["silent"]
+    del rows  # their memory is needed now
+    first = first_of_equals(hashes)
+    distinct, unanswered = int(first.sum()), int((silent & pl.Series(first)).sum())
+    if unanswered == distinct:
+        return False
+    notes = [pl.read_parquet_metadata(path) for path in paths]
+    used, cut = min(int(note["batch_size"]) for note in notes), cut + sum(int(note["cut"]) for note in notes)
+    metadata = {**origin, "batch_size": used, "cut": cut, "kd": __version__}
+    metadata |= {"unanswered": unanswered} if unanswered else {}
+
+    def pieces() -> Iterator[Piece]:
+        begin = 0
+        for path in paths:
+            whole = pl.read_parquet(path, glob=False)
+            part = whole.filter(first[begin : begin + len(whole)])
+            begin += len(whole)
+            logits = part.drop("row_hash", STATES, strict=False).to_numpy().astype(np.float32, copy=False)
+            yield part["row_hash"].to_numpy(), logits, part[STATES].to_numpy() if STATES in part.columns else None
+
+    write_logits(output, pieces(), distinct, metadata)
+    return True
 
 
 @dataclass
@@ -148,9 +168,8 @@ class LogitsPart:
     batch: int
     size: int  # of a representation; 0 for none
     auto: bool  # whether a batch that does not fit may be halved
-    reporter: Reporter
 
-    def __call__(self, part: int, path: Path, data: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+    def __call__(self, part: int, path: Path, data: tuple[pl.DataFrame, pl.DataFrame], *, reporter: Reporter) -> None:
         """Write a part of texts and known answers to ``path``."""
         table, old = data
         model, columns = self.teacher.value, [column.to_list() for column in table]
@@ -159,15 +178,12 @@ class LogitsPart:
         (logits, states), used = halve_until_it_fits(
             lambda most: model.represent(columns, most, states=bool(self.size)) if columns[0] else nothing,
             self.batch,
-            reporter=self.reporter,
+            reporter=reporter,
             auto=self.auto,
             hint=_HINT,
         )
-        made = pl.concat([old, _part(text_hash(table.get_columns()), logits, states)])
+        made = pl.concat([old, part_of(text_hash(table.get_columns()), logits, states)])
         made.write_parquet(path, metadata={"batch_size": str(used), "cut": str(model.read["cut"])})
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "reporter": QuietReporter()}
 
 
 def _known(path: Path | None, origin: Mapping[str, Any], task: Task) -> tuple[pl.DataFrame, int] | None:
@@ -179,10 +195,10 @@ def _known(path: Path | None, origin: Mapping[str, Any], task: Task) -> tuple[pl
     if theirs != ours:
         return None
     there = np.isfinite(found.logits[:, 0])
-    return _part(found.hashes, found.logits, found.states).filter(there), found.metadata["cut"]
+    return part_of(found.hashes, found.logits, found.states).filter(there), found.metadata["cut"]
 
 
-def _part(
+def part_of(
     hashes: NDArray[np.uint64] | None, logits: NDArray[np.float32], states: NDArray[np.floating[Any]] | None
 ) -> pl.DataFrame:
     """Return logits as a table: a part of a logits file."""

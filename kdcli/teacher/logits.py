@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from kdcli.api import Task
 from kdcli.errors import DataError
@@ -26,6 +27,9 @@ from kdcli.tasks.text_set import STATES
 
 FORMAT = "kd.logits/2"
 HashTexts = Callable[[Sequence[pl.Series]], NDArray[np.uint64]]
+Piece = tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.floating[Any]] | None]
+"""Rows of a logits file: hashes by ``text_hash`` ``[n]``, logits ``[n, outputs]``, representations ``[n, size]``."""
+KINDS = {"row_hash": np.dtype("<u8"), "logits": np.dtype("<f4"), STATES: np.dtype("<f2")}
 HASHES: Mapping[Any, HashTexts] = {FORMAT: text_hash, "kd.logits/1": text_hash_v1}
 """How each format hashes the texts of a row."""
 
@@ -65,24 +69,43 @@ class Logits:
         return self.hashes[order], order
 
 
-def write_logits(
-    path: Path,
-    logits: NDArray[np.float32],
-    hashes: NDArray[np.uint64],
-    metadata: Mapping[str, Any],
-    states: NDArray[np.float16] | None = None,
-) -> None:
-    """Write a logits file, whole or not at all; equal input gives equal bytes.
+def write_logits(path: Path, pieces: Iterable[Piece], rows: int, metadata: Mapping[str, Any]) -> None:
+    """Write a logits file piece by piece, whole or not at all; equal input gives equal bytes.
 
-    ``logits [N, outputs]``, and perhaps ``states [N, size]``, go with ``hashes [N]`` by ``text_hash``. ``metadata``
-    holds JSON values: ``labels`` in order (empty for a score), and where the logits come from.
+    The pieces, one at least, have ``rows`` rows together. ``metadata`` holds JSON values: ``labels`` in order (empty
+    for a score), and where the logits come from. The file is what ``safetensors`` itself would write.
     """
-    arrays: dict[str, NDArray[Any]] = {"logits": logits, "row_hash": hashes}
-    arrays |= {} if states is None else {STATES: states}
-    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    with atomic(path) as temporary:
-        # One entry: some versions of the library write several in random order.
-        save_file(tensors, temporary, metadata={"kd": json.dumps({"format": FORMAT, **metadata})})
+    pieces = iter(pieces)
+    first = next(pieces)
+    shapes = {name: [rows, *values.shape[1:]] for name, values in _arrays(first).items()}
+    # One entry: some versions of the library write several in random order.
+    header: dict[str, Any] = {"__metadata__": {"kd": json.dumps({"format": FORMAT, **metadata})}}
+    end = 0
+    for name, shape in shapes.items():
+        kind, begin, end = KINDS[name], end, end + math.prod(shape) * KINDS[name].itemsize
+        dtype = f"{kind.kind.upper()}{8 * kind.itemsize}"  # U64, F32, F16
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    place = {name: 8 + len(text) + header[name]["data_offsets"][0] for name in shapes}
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for piece in chain([first], pieces):
+            for name, values in _arrays(piece).items():
+                file.seek(place[name])
+                place[name] += file.write(values.tobytes())
+
+
+def _arrays(piece: Piece) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a piece by name, in the order of the file: the larger numbers first."""
+    named = zip(KINDS, piece, strict=True)
+    return {name: values.astype(KINDS[name], copy=False) for name, values in named if values is not None}
+
+
+def header_of(path: Path) -> tuple[int, dict[str, Any]]:
+    """Return the number of rows of a logits file that kd wrote, and its metadata."""
+    with safe_open(path, framework="numpy") as file:
+        return file.get_slice("row_hash").get_shape()[0], json.loads(file.metadata()["kd"])
 
 
 def read_logits(path: Path, task: Task) -> Logits:
@@ -110,8 +133,7 @@ def read_logits(path: Path, task: Task) -> Logits:
         what = "the logits are of one label a text" if task.multi_label else "the logits are of a multi-label teacher"
         raise DataError(what, file=path, key="task.multi_label", hint="export them again for this task")
     logits, hashes, states = tensors["logits"], tensors["row_hash"], tensors.get(STATES)
-    kinds = {"logits": np.float32, "row_hash": np.uint64, STATES: np.float16}
-    wrong = [name for name, tensor in tensors.items() if tensor.dtype != kinds[name]]
+    wrong = [name for name, tensor in tensors.items() if tensor.dtype != KINDS[name]]
     fits = states is None or (states.ndim == 2 and len(states) == len(hashes))
     if wrong or hashes.ndim != 1 or logits.shape != (len(hashes), task.outputs) or not fits:
         found = ", ".join(f"{name} {tensor.dtype} {list(tensor.shape)}" for name, tensor in tensors.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,14 +25,24 @@ from kdcli.api import Reporter, Task
 from kdcli.config.schema import TeacherSettings
 from kdcli.config.table import nearest
 from kdcli.errors import ProfileError
-from kdcli.files import sha256
-from kdcli.lm.fine_tune import Recipe, best_of, fine_tune, join_processes, one_training, publish
+from kdcli.files import mark, sha256
+from kdcli.lm.fine_tune import (
+    OUTCOME,
+    Recipe,
+    TrainingOutcome,
+    best_of,
+    fine_tune,
+    join_processes,
+    one_training,
+    publish,
+)
 from kdcli.lm.texts import SPECIAL, TokenRows, train_wordpiece
 from kdcli.lm.trainer import Diverged, FineTuneTask
 from kdcli.models.classifier import count_cut, input_names
-from kdcli.models.device import check_device
+from kdcli.models.device import at_hand, check_device, resolve
 from kdcli.models.hf import find_model, fit_max_length, load_config, load_model, load_tokenizer, quiet
 from kdcli.models.losses import balanced_weights, label_losses
+from kdcli.parts import Engine, LocalEngine, place, process_count
 from kdcli.tasks import metrics
 from kdcli.tasks.labels import encode_labels
 from kdcli.teacher.model import warn_of_cuts
@@ -71,14 +81,20 @@ def train_teacher(
     precision: str,
     output: Path,
     resume: bool = True,
+    engine: Engine | None = None,
     reporter: Reporter | None = None,
 ) -> TeacherResult:
     """Fine-tune all parameters of an encoder and keep the best checkpoint on dev, a Hugging Face folder.
 
-    Each learning rate is trained in ``OUTPUT.training/lr-VALUE``, from where a killed run goes on. Under ``torchrun``
-    all processes call this. Weights and optimiser are float32 whatever the precision.
+    Each learning rate is trained in ``OUTPUT.training/lr-VALUE``, from where a killed run goes on; several ones where
+    the ``engine`` has room for them. Under ``torchrun`` all processes call this. Weights and optimiser are float32
+    whatever the precision.
     """
-    check_device(device, precision, "teacher")
+    rates = np.atleast_1d(settings.lr).tolist()
+    engine = engine if engine and len(rates) > 1 and process_count() == 1 else LocalEngine()
+    device = engine.device(device)
+    if at_hand(device) == device:
+        check_device(device, precision, "teacher")
     reporter = join_processes(device, reporter)
     if 0 < settings.max_rows < len(train):
         chosen = np.random.default_rng(seed).permutation(len(train))[: settings.max_rows]
@@ -125,14 +141,46 @@ def train_teacher(
         precision=precision,
     )
     with one_training(folder, fingerprint, resume, reporter, "teacher"):
-        rates = {folder / f"lr-{lr!r}": lr for lr in np.atleast_1d(settings.lr).tolist()}
-        outcomes = {own: fine_tune(own, fine_tuning, replace(recipe, lr=lr), reporter) for own, lr in rates.items()}
+        recipes = {folder / f"lr-{lr!r}": replace(recipe, lr=lr) for lr in rates}
+        files = [encoder.folder] if encoder.folder else []
+        outcomes = _train_each(recipes, fine_tuning, engine, files, reporter)
         best = best_of(outcomes, fine_tuning)
         grid = {repr(outcome.lr): outcome.metrics.get(task.metric) for outcome in outcomes.values()}
         values = {name: value for name, value in asdict(outcomes[best]).items() if name != "stopped"}
         result = TeacherResult(**values, model=settings.model, grid=grid)
         publish(best / "model", output, asdict(result))
     return result
+
+
+def _train_each(
+    recipes: Mapping[Path, Recipe], task: FineTuneTask, engine: Engine, files: Sequence[Path], reporter: Reporter
+) -> dict[Path, TrainingOutcome]:
+    """Fine-tune a model by several recipes, each in its folder, where the engine trains; the task reads ``files``."""
+    there = {path: fine_tune(path, task, recipes[path], reporter) for path in recipes if (path / OUTCOME).exists()}
+    todo = [path for path in recipes if path not in there]
+    for path in filter(Path.exists, todo):
+        mark(path)  # what comes from another machine may replace it
+    part = TrainingPart(task, [recipes[path] for path in todo])
+    how: dict[str, Any] = {"device": next(iter(recipes.values())).device, "files": files, "reporter": reporter}
+    with engine:
+        for number, outcome in engine.make(part, dict(enumerate(todo)), keep=True, **how):
+            there[todo[number]] = outcome
+    return {path: there[path] for path in recipes}
+
+
+@dataclass(frozen=True)
+class TrainingPart:
+    """Makes a part: fine-tunes by one of several recipes, in a folder; returns the outcome."""
+
+    task: FineTuneTask
+    recipes: Sequence[Recipe]
+
+    def __call__(self, part: int, path: Path, *, reporter: Reporter) -> TrainingOutcome:
+        """Train in ``path`` by recipe ``part``, from its last checkpoint on."""
+        recipe = self.recipes[part]
+        check_device(recipe.device, recipe.precision, self.task.stage)
+        join_processes(recipe.device, None)
+        return fine_tune(path, self.task, replace(recipe, device=resolve(recipe.device)), reporter)
 
 
 @dataclass(frozen=True)
@@ -148,7 +196,8 @@ class Encoder:
         """Return the model in float32, its new weights drawn with ``seed``, all parameters to be trained."""
         set_seed(seed)
         if self.folder is not None:
-            model = load_model(self.folder, AutoModelForSequenceClassification, config=self.config, allow_new="head")
+            folder, kind = place(self.folder), AutoModelForSequenceClassification
+            model = load_model(folder, kind, config=self.config, allow_new="head")
             return model.requires_grad_(True)
         try:
             with quiet():

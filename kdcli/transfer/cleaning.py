@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError
 from kdcli.tables.parquet import scan, slices
-from kdcli.tables.text_hash import text_hash
+from kdcli.tables.text_hash import first_of_equals, text_hash
 from kdcli.tables.write import write_table
 
 _WHITE = r"[\s\x1c-\x1f]"  # the characters at which str.split cuts
@@ -106,7 +106,7 @@ def warn_if_little(kept: int, made: int, reporter: Reporter) -> None:
 
 def new_texts(made: Hashes, train: Hashes, held_out: Hashes) -> NewTexts:
     """Find the texts of ``made`` that are new; ``train`` is empty where copies of training texts may stay."""
-    first = pl.Series(made).is_first_distinct()
+    first = pl.Series(first_of_equals(made))
     new = first & ~pl.Series(made).is_in(pl.Series(train).implode())
     keep = new & ~pl.Series(made).is_in(pl.Series(held_out).implode())
     distinct, new_ones, kept = (int(mask.sum()) for mask in (first, new, keep))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, ProfileError
 from kdcli.files import check_output, full_disk, temporary_path
-from kdcli.parts import Engine, LocalEngine, Parts, in_turn, usable_cores
+from kdcli.parts import Engine, Loaded, LocalEngine, Parts, in_turn, usable_cores
 from kdcli.tables.parquet import in_frames_of, slices, stream
 from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
 from kdcli.tables.text import BadRowsMode, form_of
@@ -78,7 +78,8 @@ def from_corpus(
     task: Task,
     seed: int,
     output: Path,
-    bits: Bits | None = None,
+    bits: Loaded[Bits] | None = None,
+    device: str = "cpu",
     bad_rows: BadRowsMode = "error",
     engine: Engine | None = None,
     reporter: Reporter | None = None,
@@ -86,20 +87,22 @@ def from_corpus(
     """Make a transfer set: the originals, then texts of the user's files, cleaned.
 
     Texts are taken at random, in the order of the files, or the nearest to the task first; held-out texts never. The
-    table depends on the texts, the settings and the seed alone. ``order_by = "lm"`` needs the generator's ``bits``.
+    table depends on the texts, the settings and the seed alone. ``order_by = "lm"`` needs the generator's ``bits``,
+    which the engine takes on ``device``.
     """
     reporter = reporter or QuietReporter()
     check_output(output, [Path(name).expanduser() for name in settings.files], ours=True)
     readers = _open(settings, task, bad_rows, reporter)
     train, held_out = cleaning.plain(train, task), [cleaning.plain(table, task) for table in held_out]
-    nearness: Nearness | None = None
+    nearness: Loaded[Nearness] | None = None
     if settings.order_by == "tfidf":
-        nearness = tfidf_nearness(joined(train.select(task.columns)))
+        texts_of_task = joined(train.select(task.columns))
+        nearness = Loaded(tfidf_nearness(texts_of_task), tfidf_nearness, (texts_of_task,))
     elif settings.order_by == "lm":
         if bits is None:
             what = "order_by is lm, and the generator gives no bits of a text"
             raise ProfileError(what, key="transfer.corpus.order_by", hint="take tfidf, or another generator")
-        nearness = lm_nearness(bits)
+        nearness = Loaded(lm_nearness(bits), lm_nearness, (bits,), bits.files)
     output.parent.mkdir(parents=True, exist_ok=True)
     beside = f"{temporary_path(output).name}-"
     with (
@@ -128,7 +131,12 @@ def from_corpus(
             chosen = cleaning.select(texts, at_random(new.keep, kept, seed))
         else:
             candidates = cleaning.select(texts, new.keep).select(task.columns)
-            ordered = nearest(candidates, nearness, kept, usable, reporter)
+            with Parts(folder / "near", {}, engine=made, reporter=reporter) as parts:
+                how = {"read": in_turn(slices(candidates, ASKED)), "device": device, "files": nearness.files}
+                sizes = [min(ASKED, usable - begin) for begin in range(0, usable, ASKED)]
+                parts.make(sizes, NearPart(nearness), title="order", unit="texts", **how)
+            near = [pl.read_parquet(parts.path(part), glob=False) for part in range(len(sizes))]
+            ordered = nearest(candidates, pl.concat(near)["near"].to_numpy(), kept)
             chosen = _store(ordered, dict.fromkeys(task.columns, pl.String), folder / "nearest.parquet")
         with reporter.progress("assemble", len(train) + kept) as progress:
             cleaning.write_set(output, train, task, "corpus", chosen)
@@ -268,23 +276,27 @@ def tfidf_nearness(task_texts: Sequence[str]) -> Nearness:
     return lambda texts: np.asarray(vectorizer.transform(texts) @ centroid, np.float64)
 
 
-def lm_nearness(bits: Bits) -> Nearness:
+def lm_nearness(bits: Loaded[Bits]) -> Nearness:
     """Take the bits per character of a generator, fewer being nearer (so the number is negative); no text is blank."""
-    return lambda texts: -np.asarray(bits(texts), np.float64) / np.array([len(text) for text in texts], np.float64)
+    return lambda texts: -np.asarray(bits.value(texts), np.float64) / np.array([*map(len, texts)], np.float64)
 
 
-def nearest(
-    texts: pl.LazyFrame, nearness: Nearness, count: int, total: int, reporter: Reporter
-) -> Iterator[pl.DataFrame]:
-    """Yield the ``count`` nearest of ``total`` texts on disk, the nearest first; of equally near ones, the earlier."""
-    near = [np.zeros(0)]
-    with reporter.progress("order", total, unit="texts") as progress:
-        for frame in slices(texts, ASKED):
-            near.append(nearness(joined(frame)))
-            progress.advance(len(frame))
-    order = np.argsort(-np.concatenate(near), kind="stable")[:count]
+@dataclass(frozen=True)
+class NearPart:
+    """Makes a part: how near some texts are to the task (``near``)."""
+
+    nearness: Loaded[Nearness]
+
+    def __call__(self, part: int, path: Path, frame: pl.DataFrame) -> None:
+        """Write the nearness of the texts of a frame to ``path``."""
+        pl.DataFrame({"near": self.nearness.value(joined(frame))}).write_parquet(path)
+
+
+def nearest(texts: pl.LazyFrame, near: NDArray[np.float64], count: int) -> Iterator[pl.DataFrame]:
+    """Yield the ``count`` nearest texts on disk, the nearest first; of equally near ones, the earlier."""
+    order = np.argsort(-near, kind="stable")[:count]
     for first in range(0, len(order), ROWS):
-        yield cleaning.take(texts, order[first : first + ROWS], total)
+        yield cleaning.take(texts, order[first : first + ROWS], len(near))
 
 
 def joined(texts: pl.DataFrame) -> list[str]:

@@ -174,6 +174,10 @@ class GeneratorRun:
         bits: Bits | None = getattr(sampler, "bits", None)
         return bits and registry.blaming("generators", self.generator, "bits")(bits)
 
+    def load_bits(self, checkpoint: Path) -> Bits | None:
+        """Load the generator for that function alone."""
+        return self.bits(self.load(checkpoint))
+
     def prefixes(
         self, corpus: Corpus, checkpoint: Path, output: Path, reporter: Reporter | None = None
     ) -> PrefixResult:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kdcli import registry
 from kdcli.errors import MissingError
 from kdcli.parts import ray_engine
 from kdcli.parts.ray_actor import fault_of, report
@@ -36,6 +37,20 @@ def test_what_a_task_writes_into_its_data_is_its_own(work):
     assert work["untouched"]
 
 
+def test_models_come_back_as_folders_with_what_their_training_said(work):
+    local, ray = work["learned"]["local"], work["learned"]["ray"]
+    assert ray["text"] == local["text"] == ["7 from a file", "2 from a file"]
+    assert (
+        ray["said"]
+        == local["said"]
+        == [
+            ["2 is odd", "7 is odd"],
+            [["student", 2, {"loss": 0.5}], ["student", 7, {"loss": 0.5}]],
+        ]
+    )
+    assert ray["values"] == {"7": [7, "1"], "2": [2, "1"]}, "as many threads as cores"
+
+
 def test_errors_of_kd_arrive_as_they_are_at_once(work):
     assert (work["kd"]["kind"], work["kd"]["code"], work["kd"]["tries"]) == ("ProfileError", 3, 1)
     assert work["kd"]["what"] == "wrong (key a.key)" and work["kd"]["hint"].startswith("set it")
@@ -56,16 +71,41 @@ def test_a_part_whose_process_dies_is_made_again(work):
 
 @pytest.mark.parametrize("name", ["Python", "kd", "torch"])
 def test_a_node_with_another_version_is_named(name):
-    ours = report()
+    ours = report({})
     assert fault_of({**ours, "node": "elsewhere"}, ours) is None
     fault = fault_of({**ours, "node": "elsewhere", name: "0.1"}, ours)
     assert isinstance(fault, MissingError) and "elsewhere" in fault.what
     assert f"{name} 0.1" in fault.what and ours[name] in fault.what
 
 
+def test_a_node_without_a_plugin_that_is_needed_is_named(make_plugin, monkeypatch):
+    monkeypatch.setattr(registry, "used", {})
+    ours = report(registry.used)
+    make_plugin("kd-own", "[kdcli.taggers]\nown = kd_own\n", "api_version = 2\ndef tag(texts): ...", module="kd_own")
+    assert fault_of({**ours, "node": "elsewhere"}, report(registry.used)) is None, "it has not been chosen"
+    registry.load("taggers", "own")
+    ours, (name,) = report(registry.used), registry.used
+    assert fault_of(report(registry.all_versions()), ours) is None
+    for there in ({}, {name: "0.0.1"}):
+        node = {key: value for key, value in ours.items() if key != name} | {"node": "elsewhere", **there}
+        fault = fault_of(node, ours)
+        assert isinstance(fault, MissingError) and "elsewhere" in fault.what and f"{name} {ours[name]}" in fault.what
+        assert (f"{name} 0.0.1" if there else f"no {name}") in fault.what
+
+
+def test_a_gpu_that_no_node_has_is_an_error(monkeypatch):
+    for gpus, asked, given in ((0, "auto", "cpu"), (2, "auto", "cuda"), (2, "cuda", "cuda"), (2, "cpu", "cpu")):
+        monkeypatch.setattr(RayEngine, "_slots", lambda self, device, gpus=gpus: gpus)
+        assert RayEngine("", asked).device("cpu") == given
+    monkeypatch.setattr(RayEngine, "_slots", lambda self, device: 0)
+    with pytest.raises(MissingError) as error:
+        RayEngine("", "cuda:1").device("cpu")
+    assert error.value.key == "device" and error.value.exit_code == 6
+
+
 def test_builds_of_one_torch_are_the_same(monkeypatch):
     monkeypatch.setattr(metadata, "version", lambda name: "2.13.0+cu130")
-    assert report()["torch"] == "2.13.0"
+    assert report({})["torch"] == "2.13.0"
 
 
 def test_without_ray_the_error_has_the_pip_line(monkeypatch):

@@ -12,7 +12,7 @@ from raising import raising
 from kdcli.api import QuietReporter
 from kdcli.config.load import Profile
 from kdcli.config.schema import Settings
-from kdcli.errors import DataError, KdError, UsageError
+from kdcli.errors import DataError, KdError, MissingError, UsageError
 from kdcli.files import alone, sha256
 from kdcli.run import runner
 from kdcli.run.folder import LAYOUT, Entry, Lock, artefact, stale
@@ -280,6 +280,20 @@ def test_run_stages_holds_the_folder_and_writes_the_profile(chain):
     assert "seed = 7" in (chain.root / "profile.toml").read_text()
     with alone(chain.root, ALONE, inside=True), pytest.raises(KdError, match="another kd"):
         run()
+
+
+def test_without_a_gpu_here_a_cluster_may_have_one(chain, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    for engine in ("local", "ray"):
+        profile, reporter = Profile("demo", Settings(device="cuda", engine=engine), {}), Notes()
+        how = {"options": RunOptions(run_dir=chain.root, dry_run=True), "reporter": reporter}
+        if engine == "local":
+            with raising(MissingError, "no cuda", key="device"):
+                run_stages(["mix"], profile, **how)
+        else:
+            run_stages(["mix"], profile, **how)
+            assert ["no cuda" in warning for warning in reporter.warnings] == [True]
 
 
 def test_a_task_without_a_training_set_is_an_error():

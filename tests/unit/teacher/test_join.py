@@ -45,7 +45,8 @@ def logits(tmp_path, transfer):
 def write(path, texts, task, transfer):
     values = np.array([VALUES[text] for text in texts], np.float32)
     hashes = text_hash([pl.Series(texts)])
-    write_logits(path, values, hashes, {"labels": list(task.labels), "transfer_sha256": sha256(transfer)})
+    metadata = {"labels": list(task.labels), "transfer_sha256": sha256(transfer)}
+    write_logits(path, [(hashes, values, None)], len(texts), metadata)
     return path
 
 
@@ -101,7 +102,7 @@ def test_texts_without_logits_logits_that_are_not_finite_and_gold_labels_without
     hashes = text_hash([pl.Series([*VALUES])])
     values = np.array([*VALUES.values()], np.float32)
     values[1, 0] = np.inf
-    write_logits(tmp_path / "l.safetensors", values, hashes, {"labels": ["0", "1"]})
+    write_logits(tmp_path / "l.safetensors", [(hashes, values, None)], len(values), {"labels": ["0", "1"]})
     with raising(DataError, "not finite", row=3):
         joined(transfer, tmp_path / "l.safetensors")
     (tmp_path / "t.txt").write_text("bad\n")
@@ -112,7 +113,8 @@ def test_texts_without_logits_logits_that_are_not_finite_and_gold_labels_without
 def test_scores_take_the_logit_or_keep_their_own(tmp_path):
     (tmp_path / "t.tsv").write_text("sentence\tsource\tlabel\na\toriginal\t3.80\nb\tlite\t\n")
     values = np.array([[0.1], [4.5]], np.float32)
-    write_logits(tmp_path / "l.safetensors", values, text_hash([pl.Series(["a", "b"])]), {"labels": []})
+    pieces = [(text_hash([pl.Series(["a", "b"])]), values, None)]
+    write_logits(tmp_path / "l.safetensors", pieces, 2, {"labels": []})
     result, output = joined(tmp_path / "t.tsv", tmp_path / "l.safetensors", STARS)
     assert [row[2] for row in read(output)[1:]] == ["0.1", "4.5"]
     _, output = joined(tmp_path / "t.tsv", tmp_path / "l.safetensors", STARS, "gold")

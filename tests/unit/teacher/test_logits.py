@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from kdcli.api import Task
 from kdcli.errors import DataError
-from kdcli.tables.text_hash import text_hash
+from kdcli.tables.text_hash import first_of_equals, text_hash
 from kdcli.teacher.external import LEAST_PROBABILITY, read_external
 from kdcli.teacher.logits import Logits, read_logits, write_logits
 
@@ -28,7 +28,8 @@ COLUMNS = [pl.Series(TEXTS)]
 
 @pytest.fixture
 def path(tmp_path):
-    write_logits(tmp_path / "logits.safetensors", VALUES, HASHES, {"labels": ["0", "1"], "teacher": "t"})
+    pieces = [(HASHES, VALUES, None)]
+    write_logits(tmp_path / "logits.safetensors", pieces, len(VALUES), {"labels": ["0", "1"], "teacher": "t"})
     return tmp_path / "logits.safetensors"
 
 
@@ -95,7 +96,7 @@ def test_files_of_the_first_format_are_read_and_others_are_no_logits(tmp_path):
     metadata = {"kd": json.dumps({"format": "kd.logits/1", "labels": ["0", "1"]})}
     save_file(tensors, tmp_path / "old.safetensors", metadata=metadata)
     assert read_logits(tmp_path / "old.safetensors", FILMS).rows(COLUMNS, 0).tolist() == [0, 1, 2]
-    write_logits(tmp_path / "e.safetensors", VALUES[:0], HASHES[:0], {"labels": ["0", "1"]})
+    write_logits(tmp_path / "e.safetensors", [(HASHES[:0], VALUES[:0], None)], 0, {"labels": ["0", "1"]})
     found = read_logits(tmp_path / "e.safetensors", FILMS)
     assert found.logits.shape == (0, 2)
     assert found.rows(COLUMNS, 0).tolist() == [-1, -1, -1]
@@ -231,8 +232,27 @@ def test_probabilities_may_be_rounded(read_array, decimals, classes):
 def test_logits_with_reordered_columns_are_saved_in_that_order(tmp_path):
     """safetensors 0.8.0 writes an array by its address."""
     for values in (VALUES[:, ::-1], np.asfortranarray(VALUES), VALUES.T.copy().T):
-        write_logits(tmp_path / "l.safetensors", values, HASHES, {"labels": ["0", "1"]})
+        write_logits(tmp_path / "l.safetensors", [(HASHES, values, None)], len(values), {"labels": ["0", "1"]})
         assert np.array_equal(read_logits(tmp_path / "l.safetensors", FILMS).logits, values)
+
+
+@pytest.mark.parametrize("size", [0, 3])
+def test_pieces_give_the_file_that_safetensors_writes(tmp_path, size):
+    states = np.arange(3.0 * size, dtype=np.float16).reshape(3, size) if size else None
+    pieces = [(HASHES[rows], VALUES[rows], states if states is None else states[rows]) for rows in ([0], [], [1, 2])]
+    write_logits(tmp_path / "ours.safetensors", pieces, 3, {"labels": ["ü", '"'], "teacher": "t"})
+    ours = json.dumps({"format": "kd.logits/2", "labels": ["ü", '"'], "teacher": "t"})
+    arrays = {"logits": VALUES, "row_hash": HASHES} | ({} if states is None else {"representation": states})
+    save_file(arrays, tmp_path / "theirs.safetensors", metadata={"kd": ours})
+    assert (tmp_path / "ours.safetensors").read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
+
+
+def test_the_first_of_equal_hashes():
+    rng = np.random.default_rng(0)
+    for many in (0, 1, 3000):
+        hashes = rng.integers(0, 2**64 - 1, 500, np.uint64)[rng.integers(0, 500, many)]
+        wanted = np.isin(np.arange(many), np.unique(hashes, return_index=True)[1])
+        assert np.array_equal(first_of_equals(hashes), wanted)
 
 
 @pytest.mark.parametrize(

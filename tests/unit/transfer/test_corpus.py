@@ -8,9 +8,10 @@ import pytest
 from notes import Notes
 from raising import raising
 
-from kdcli.api import QuietReporter, Task
+from kdcli.api import Task
 from kdcli.config.transfer import CorpusSettings
 from kdcli.errors import DataError, KdError, ProfileError
+from kdcli.parts import Loaded
 from kdcli.tables.read import read_table
 from kdcli.tables.write import write_table
 from kdcli.transfer import corpus
@@ -31,6 +32,8 @@ def put(path, content):
 
 def run(output, *files, **changes):
     settings = CorpusSettings(files=files, **changes.pop("settings", {}))
+    if bits := changes.pop("bits", None):
+        changes["bits"] = Loaded(bits, str, ())
     arguments = {"train": TRAIN, "held_out": [DEV, TEST], "task": SINGLE, "seed": 1} | changes
     return from_corpus(settings=settings, output=output, **arguments)
 
@@ -295,7 +298,7 @@ def test_the_nearest_come_first_and_equal_ones_in_their_order(monkeypatch, count
     pairs = [("b\u00e9", "1"), ("a", "2"), ("c", "3"), ("", "4"), ("a", "5")]
     score = {"b\u00e9\t1": 0.5, "a\t2": 0.1, "c\t3": 0.9, "\t4": 0.5, "a\t5": math.nan}
     texts = pl.DataFrame(pairs, schema=["x", "y"], orient="row").lazy()
-    found = list(nearest(texts, lambda asked: np.array([score[text] for text in asked]), count, 5, QuietReporter()))
+    found = list(nearest(texts, np.array([*score.values()]), count))
     assert all(len(frame) <= 2 and frame.columns == ["x", "y"] for frame in found)
     rows = [row for frame in found for row in frame.rows()]
     assert rows == [("c", "3"), ("b\u00e9", "1"), ("", "4"), ("a", "2"), ("a", "5")][:count]
