@@ -97,7 +97,7 @@ def open_deferring(
     opened = None
     if teacher is not None and settings is not None:
         opened = open_teacher(teacher, settings, reporter, student.model.task, output)
-    parts = student.loaded, agree, opened and opened.loaded
+    parts = student.loaded, agree, opened.loaded if opened else None
     model = _load_deferring(*parts)
     files = student.loaded.files + (opened.loaded.files if opened else ())
     loaded, how = Loaded[Model](model, _load_deferring, parts, files), {**student.how, "agree": model.target}

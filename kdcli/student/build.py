@@ -80,7 +80,8 @@ def _tables(module: nn.Module) -> set[str]:
 
 def collate(examples: Examples, rows: NDArray[np.int64], device: torch.device) -> Batch:
     """Gather rows into a padded batch on the device; the lengths stay on the CPU."""
-    return _batch(*zip(*(texts.padded(rows) for texts in examples.texts), strict=True), device)
+    words, lengths = zip(*(texts.padded(rows) for texts in examples.texts), strict=True)
+    return _batch(words, lengths, device)
 
 
 def try_out(plugin: str, module: nn.Module, examples: Examples, task: Task) -> None:
