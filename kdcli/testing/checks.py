@@ -184,16 +184,14 @@ def run_python(*arguments: str, cwd: str | Path | None = None, environ: Mapping[
     # A plugin may be importable here only because somebody has added its folder to sys.path. With -P the current folder
     # is not added: a random.py there must not replace Python's.
     path = os.pathsep.join(dict.fromkeys(str(Path(entry).absolute()) for entry in sys.path))
-    done = subprocess.run(
-        [sys.executable, "-P", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": path, **(environ or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
+    env = {**os.environ, "PYTHONPATH": path, **(environ or {})}
+    how: dict[str, Any] = {
+        "stdin": subprocess.DEVNULL,
+        "capture_output": True,
+        "encoding": "utf-8",
+        "errors": "replace",
+    }
+    done = subprocess.run([sys.executable, "-P", *arguments], cwd=cwd, env=env, check=False, **how)
     return Run(done.returncode, done.stdout, done.stderr)
 
 
