@@ -185,13 +185,8 @@ def run_python(*arguments: str, cwd: str | Path | None = None, environ: Mapping[
     # is not added: a random.py there must not replace Python's.
     path = os.pathsep.join(dict.fromkeys(str(Path(entry).absolute()) for entry in sys.path))
     env = {**os.environ, "PYTHONPATH": path, **(environ or {})}
-    how: dict[str, Any] = {
-        "stdin": subprocess.DEVNULL,
-        "capture_output": True,
-        "encoding": "utf-8",
-        "errors": "replace",
-    }
-    done = subprocess.run([sys.executable, "-P", *arguments], cwd=cwd, env=env, check=False, **how)
+    how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "encoding": "utf-8", "errors": "replace", "check": False}
+    done = subprocess.run([sys.executable, "-P", *arguments], cwd=cwd, env=env, capture_output=True, **how)
     return Run(done.returncode, done.stdout, done.stderr)
 
 
