@@ -60,10 +60,7 @@ def create_app(
         student: The student. One that was calibrated says which texts it defers.
         limits: What a request may hold.
         token: What clients send as ``Authorization: Bearer TOKEN``; ``/health`` and the pages are open to all.
-        web: A folder of ``kd export web``, the page at ``/``.
-
-    Raises:
-        DataError: ``web`` has no page.
+        web: A folder of ``kd export web``, the page at ``/``; one without a page is a ``DataError``.
     """
     if web is not None and not (web / "index.html").is_file():
         raise DataError("this folder has no web page", file=web, hint="`kd export web --output FOLDER` writes one")

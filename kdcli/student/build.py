@@ -87,8 +87,7 @@ def collate(examples: Examples, rows: NDArray[np.int64], device: torch.device) -
 def try_out(plugin: str, module: nn.Module, examples: Examples, task: Task) -> None:
     """Give a module its first batch, so that a wrong result shows before the training; it stays as it is.
 
-    Raises:
-        PluginError: It fails, or returns no finite ``float32 [batch, task.outputs]``.
+    A failure, or a result that is no finite ``float32 [batch, task.outputs]``, is a ``PluginError``.
     """
     device, training = next(module.parameters()).device, module.training
     batch = collate(examples, np.arange(min(FIRST_ROWS, len(examples))), device)
