@@ -71,7 +71,7 @@ def glue_task(task: Task, name: str) -> Task:
 
 @dataclass(frozen=True)
 class _RenamedLabels:
-    model: Model
+    model: Loaded[Model]
     task: Task
     answers_all = True  # GLUE takes a label for each row
 
