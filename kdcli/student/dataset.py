@@ -113,7 +113,7 @@ def encode(
         with reporter.progress("encode") as progress:
             counts = _write_arrays(folder, table, TextEncoder(tokenizer, settings.max_length), progress)
         source, found = (vectors.source, vectors.found) if vectors else ("", 0)
-        more = {"vocabulary": tokenizer.get_vocab_size(), "found": found, "representation": table.size}
+        more: dict[str, Any] = {"vocabulary": tokenizer.get_vocab_size(), "found": found, "representation": table.size}
         result = EncodeResult(**counts, **more, vectors=source)
         (folder / "encoded.json").write_text(json.dumps(asdict(result), indent=1) + "\n", "utf-8")
     return result
