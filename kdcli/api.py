@@ -126,18 +126,12 @@ class StudentPlugin(Protocol):
     - ``to_onnx(options, task, weights)`` returns an ``onnx.ModelProto`` with the inputs ``words``, ``int64 [batch,
       time]``, and ``lengths``, ``int64 [batch]`` (of pairs: ``words1, lengths1, words2, lengths2``), and the output
       ``logits``, ``float32 [batch, task.outputs]``; batch and time are dynamic.
-
-    Attributes:
-        api_version: The version of the contracts that it is written for, 2.
-        pairs: Whether it reads pairs of texts; else such a task is an error.
-        scores: Whether it predicts scores; else such a task is an error.
-        Options: Its table ``[students.NAME]`` of a profile; it forbids unknown keys and describes each field.
     """
 
-    api_version: int
-    pairs: bool
-    scores: bool
-    Options: type[BaseModel]
+    api_version: int  # the version of the contracts that it is written for, 2
+    pairs: bool  # whether it reads pairs of texts; else such a task is an error
+    scores: bool  # whether it predicts scores; else such a task is an error
+    Options: type[BaseModel]  # its table ``[students.NAME]`` of a profile: no unknown keys, each field described
 
     def build(
         self, options: BaseModel, task: Task, vocabulary_size: int, vectors: np.ndarray | None, dimension: int
@@ -168,14 +162,10 @@ class TeacherPlugin(Protocol):
 
     The module imports torch inside functions only. ``kdcli.models.classifier`` loads Hugging Face models. A teacher
     behind a server has a function ``estimate`` beside ``load``: docs/plugins.md, Teachers behind a server.
-
-    Attributes:
-        api_version: The version of the contracts that it is written for, 2.
-        Options: Its table ``[teachers.NAME]`` of a profile; it forbids unknown keys and describes each field.
     """
 
-    api_version: int
-    Options: type[BaseModel]
+    api_version: int  # the version of the contracts that it is written for, 2
+    Options: type[BaseModel]  # its table ``[teachers.NAME]`` of a profile: no unknown keys, each field described
 
     def load(
         self,
@@ -238,14 +228,10 @@ class GeneratorPlugin(Protocol):
     """The module that an entry point of the group ``kdcli.generators`` names: it writes texts like the task's.
 
     The module imports torch inside functions only. ``kdcli.lm`` fine-tunes language models and samples from them.
-
-    Attributes:
-        api_version: The version of the contracts that it is written for, 2.
-        Options: Its table ``[generators.NAME]`` of a profile; it forbids unknown keys and describes each field.
     """
 
-    api_version: int
-    Options: type[BaseModel]
+    api_version: int  # the version of the contracts that it is written for, 2
+    Options: type[BaseModel]  # its table ``[generators.NAME]`` of a profile: no unknown keys, each field described
 
     def fine_tune(
         self, corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, reporter: Reporter

@@ -56,11 +56,9 @@ def create_app(
 ) -> FastAPI:
     """Return the service as an ASGI application.
 
-    Args:
-        student: The student. One that was calibrated says which texts it defers.
-        limits: What a request may hold.
-        token: What clients send as ``Authorization: Bearer TOKEN``; ``/health`` and the pages are open to all.
-        web: A folder of ``kd export web``, the page at ``/``; one without a page is a ``DataError``.
+    A student that was calibrated says which texts it defers. Clients send ``token`` as ``Authorization: Bearer TOKEN``;
+    ``/health`` and the pages are open to all. ``web`` is a folder of ``kd export web``, the page at ``/``; one without
+    a page is a ``DataError``.
     """
     if web is not None and not (web / "index.html").is_file():
         raise DataError("this folder has no web page", file=web, hint="`kd export web --output FOLDER` writes one")
