@@ -33,15 +33,11 @@ Result = Literal["passed", "failed", "skipped", "warned"]
 
 @dataclass(frozen=True)
 class CheckOutcome:
-    """The outcome of a check: its name, its result, and what was found.
+    """The outcome of a check."""
 
-    A check is skipped if it does not apply, or needs one that has failed. The detail of a failure holds the expected
-    behaviour, and where the contract describes it.
-    """
-
-    check: str
-    result: Result
-    detail: str
+    check: str  # its name
+    result: Result  # skipped if it does not apply, or needs one that has failed
+    detail: str  # what was found; of a failure the expected behaviour too, and where the contract describes it
 
 
 class Failure(Exception):
