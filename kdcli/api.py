@@ -126,33 +126,21 @@ class StudentPlugin(Protocol):
     - ``to_onnx(options, task, weights)`` returns an ``onnx.ModelProto`` with the inputs ``words``, ``int64 [batch,
       time]``, and ``lengths``, ``int64 [batch]`` (of pairs: ``words1, lengths1, words2, lengths2``), and the output
       ``logits``, ``float32 [batch, task.outputs]``; batch and time are dynamic.
-
-    Attributes:
-        api_version: The version of the contracts that it is written for, 2.
-        pairs: Whether it reads pairs of texts; else such a task is an error.
-        scores: Whether it predicts scores; else such a task is an error.
-        Options: Its table ``[students.NAME]`` of a profile; it forbids unknown keys and describes each field.
     """
 
-    api_version: int
-    pairs: bool
-    scores: bool
-    Options: type[BaseModel]
+    api_version: int  # the version of the contracts that it is written for, 2
+    pairs: bool  # whether it reads pairs of texts; else such a task is an error
+    scores: bool  # whether it predicts scores; else such a task is an error
+    Options: type[BaseModel]  # its table ``[students.NAME]`` of a profile: no unknown keys, each field described
 
     def build(
         self, options: BaseModel, task: Task, vocabulary_size: int, vectors: np.ndarray | None, dimension: int
     ) -> nn.Module:
-        """Build the model.
+        """Build the model: ``forward(batch: Batch)`` returns ``float32 [batch, task.outputs]``, whatever the padding.
 
-        Args:
-            options: An instance of its own ``Options``.
-            task: The task.
-            vocabulary_size: The number of words; id 0 is the padding.
-            vectors: Initial word vectors, ``float32 [vocabulary_size, dimension]``, or None for random ones.
-            dimension: The size of a word vector.
-
-        Returns:
-            A module whose ``forward(batch: Batch)`` returns ``float32 [batch, task.outputs]``, whatever the padding.
+        ``options`` is an instance of its own ``Options``, ``vocabulary_size`` the number of words, of which 0 is the
+        padding. ``vectors`` are initial word vectors, ``float32 [vocabulary_size, dimension]``, or None for random ones
+        of ``dimension`` values.
         """
 
 
@@ -162,18 +150,10 @@ class TaggerPlugin(Protocol):
     api_version: int
 
     def tag(self, texts: Sequence[Sequence[str]]) -> list[list[str]]:
-        """Give each word of each text its tag; deterministic, and independent of the other texts.
+        """Give each word of each text its tag, from any set of tags; a text may have no words.
 
-        Load data on the first call and keep it; several processes may tag at once.
-
-        Args:
-            texts: The words of each text; a text may have none.
-
-        Returns:
-            For each text as many tags as it has words, from any set of tags.
-
-        Raises:
-            MissingError: The tagger's data is missing.
+        It is deterministic, and independent of the other texts. Load data on the first call and keep it; several
+        processes may tag at once. Data that is missing is a ``MissingError``.
         """
 
 
@@ -182,14 +162,10 @@ class TeacherPlugin(Protocol):
 
     The module imports torch inside functions only. ``kdcli.models.classifier`` loads Hugging Face models. A teacher
     behind a server has a function ``estimate`` beside ``load``: docs/plugins.md, Teachers behind a server.
-
-    Attributes:
-        api_version: The version of the contracts that it is written for, 2.
-        Options: Its table ``[teachers.NAME]`` of a profile; it forbids unknown keys and describes each field.
     """
 
-    api_version: int
-    Options: type[BaseModel]
+    api_version: int  # the version of the contracts that it is written for, 2
+    Options: type[BaseModel]  # its table ``[teachers.NAME]`` of a profile: no unknown keys, each field described
 
     def load(
         self,
@@ -252,25 +228,19 @@ class GeneratorPlugin(Protocol):
     """The module that an entry point of the group ``kdcli.generators`` names: it writes texts like the task's.
 
     The module imports torch inside functions only. ``kdcli.lm`` fine-tunes language models and samples from them.
-
-    Attributes:
-        api_version: The version of the contracts that it is written for, 2.
-        Options: Its table ``[generators.NAME]`` of a profile; it forbids unknown keys and describes each field.
     """
 
-    api_version: int
-    Options: type[BaseModel]
+    api_version: int  # the version of the contracts that it is written for, 2
+    Options: type[BaseModel]  # its table ``[generators.NAME]`` of a profile: no unknown keys, each field described
 
     def fine_tune(
         self, corpus: Corpus, checkpoint: Path, settings: GeneratorSettings, reporter: Reporter
     ) -> Mapping[str, Any]:
         """Learn the task's texts, and write the best model on dev to the folder ``checkpoint``.
 
-        Args:
-            corpus: The texts; dev may choose a checkpoint, test is for reports alone.
-            checkpoint: The folder to make, with everything that ``load`` needs, and no pickle.
-            settings: The options, device, precision and seed. With ``resume`` it resumes a killed call.
-            reporter: Shows the progress, and gets the learning curve.
+        The folder is new, and holds everything that ``load`` needs, and no pickle. Of the corpus dev may choose a
+        checkpoint; test is for reports alone. The settings are options, device, precision and seed; with ``resume`` it
+        resumes a killed call. The reporter shows the progress, and gets the learning curve.
 
         Returns:
             Its metrics as JSON values, ``dev_bits_per_character`` for one.
@@ -280,15 +250,10 @@ class GeneratorPlugin(Protocol):
         """
 
     def load(self, checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> Sampler:
-        """Load the model that ``fine_tune`` wrote, perhaps in another process.
+        """Load the model that ``fine_tune`` wrote, perhaps in another process; another folder is a ``DataError``.
 
-        Args:
-            checkpoint: The folder that ``fine_tune`` made.
-            settings: As for ``fine_tune``, and how to sample: ``temperature``, ``top_k``, ``top_p``, ``batch_size``.
-            reporter: Gets warnings, such as of a setting that has no effect here.
-
-        Raises:
-            DataError: The folder holds no such generator.
+        The settings are those of ``fine_tune``, and how to sample: ``temperature``, ``top_k``, ``top_p``,
+        ``batch_size``. The reporter gets warnings, such as of a setting that has no effect here.
         """
 
 
@@ -303,14 +268,8 @@ class Sampler(Protocol):
         """Return what samples begin with, as JSON values, such as the counts of first tokens; ``kd`` calls it once."""
 
     def sample(self, prefixes: Mapping[str, Any], part: Part) -> Samples:
-        """Draw the texts of one part.
+        """Draw the texts of one part: ``part.count`` draws, texts and rejected ones together.
 
-        The same part gives the same texts, whatever was drawn before. Another part gives other texts.
-
-        Args:
-            prefixes: The result of ``prefixes``, read back from JSON.
-            part: The draws to make, and the seed.
-
-        Returns:
-            ``part.count`` draws, texts and rejected ones together.
+        The same part gives the same texts, whatever was drawn before; another part gives other texts. ``prefixes`` is
+        the result of ``prefixes``, read back from JSON.
         """

@@ -8,14 +8,10 @@ from typing import NoReturn
 
 
 class KdError(Exception):
-    """A failure that the user can act on.
+    """A failure that the user can act on: ``what`` went wrong, in one sentence without a full stop.
 
-    Args:
-        what: What went wrong, in one sentence without a full stop.
-        hint: What to do about it.
-        file: The file it happened in.
-        row: The row of that file, counted from 1 with the header as row 1.
-        key: The column, setting or option it is about.
+    ``hint`` says what to do about it; ``file``, ``row`` (from 1 with the header as row 1) and ``key`` (the column,
+    setting or option) say where.
     """
 
     exit_code = 1
@@ -29,11 +25,8 @@ class KdError(Exception):
         row: int | None = None,
         key: str | None = None,
     ) -> None:
-        self.what = what
-        self.hint = hint
+        self.what, self.hint, self.row, self.key = what, hint, row, key
         self.file = None if file is None else str(file)
-        self.row = row
-        self.key = key
         super().__init__(what)
 
     def __str__(self) -> str:

@@ -30,15 +30,8 @@ def _complete(incomplete: str) -> list[str]:
 
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name of `kd data list`.", autocompletion=_complete)]
-Url = Annotated[
-    str | None,
-    option(
-        FILES,
-        "--url",
-        "Another source: a URL, a dataset of the Hub, or a file or folder of this machine.",
-        "URL|DATASET|PATH",
-    ),
-]
+_URL = "Another source: a URL, a dataset of the Hub, or a file or folder of this machine."
+Url = Annotated[str | None, option(FILES, "--url", _URL, "URL|DATASET|PATH")]
 
 
 @command("kd data list")

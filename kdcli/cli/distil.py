@@ -21,14 +21,11 @@ if TYPE_CHECKING:
     from kdcli.distillation.distil import DistilResult
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The teacher: a classifier's folder or hub name.")]
-Texts = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="TEXTS",
-        help="Tables (.csv .tsv .jsonl .parquet) or texts one a line (.txt), also .gz; folders; patterns; a dataset of "
-        "the Hub; -: lines of stdin.",
-    ),
-]
+_TEXTS = (
+    "Tables (.csv .tsv .jsonl .parquet) or texts one a line (.txt), also .gz; folders; patterns; a dataset of the Hub; "
+    "-: lines of stdin."
+)
+Texts = Annotated[list[str], typer.Argument(metavar="TEXTS", help=_TEXTS)]
 Minutes = Annotated[
     float | None,
     option(RUN, "--minutes", "The time there is: kd plans what fits into it.", "N", "as long as all texts take"),

@@ -43,7 +43,7 @@ Runtime = Annotated[
     about={"output": "Folder of the graphs."},
 )
 def onnx(request: Request, *, int8: Int8 = True, check: Check = True) -> None:
-    """The float32 graph must give PyTorch's logits within 1e-5, padded or not; the 8-bit one's distance is shown."""
+    """The float32 graph must give PyTorch's logits within 1e-5, padded or not; the 8-bit graph's distance is shown."""
     from kdcli.export.onnx import export_onnx
 
     student, output = _places(request)

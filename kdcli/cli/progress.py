@@ -108,8 +108,7 @@ class Reporting:
     verbose: bool = False
     clock: Callable[[], float] = time.monotonic
     _tasks: Tasks | None = None
-    _printed: dict[Work, float] = field(default_factory=dict)
-    """The open pieces of work, and when a line of each was printed."""
+    _printed: dict[Work, float] = field(default_factory=dict)  # what is open, and when a line of it was printed
     _live: Live | None = None
 
     @contextmanager
@@ -121,12 +120,19 @@ class Reporting:
         self._tasks = self._tasks or Tasks(auto_refresh=False, get_time=self.clock)
         work = Work(self._tasks, title, total, unit, self._advanced)
         self._printed[work] = self.clock()
-        self._draw()
+        if self._live is None and self.console is not None and not self.quiet:
+            from rich.live import Live
+
+            # stdout goes to stderr already, see ``kdcli.cli.ui.reporting``.
+            self._live = Live(console=self.console, get_renderable=self._panel, transient=True, redirect_stdout=False)
+            self._live.start()
         try:
             yield work
         finally:
             del self._printed[work]
-            self._draw()
+            if self._live is not None and not self._printed:
+                self._live.stop()
+                self._live = None
         if not self._printed and work.done:
             self.info(work.finished())
 
@@ -147,17 +153,6 @@ class Reporting:
         if now - self._printed[work] >= self.interval:
             self._printed[work] = now
             self.say(", ".join([f"{work.title}: {work.counted()}", *work.pace()]))
-
-    def _draw(self) -> None:
-        if self._printed and self.console is not None and not self.quiet and self._live is None:
-            from rich.live import Live
-
-            # stdout goes to stderr already, see ``kdcli.cli.ui.reporting``.
-            self._live = Live(console=self.console, get_renderable=self._panel, transient=True, redirect_stdout=False)
-            self._live.start()
-        elif not self._printed and self._live is not None:
-            self._live.stop()
-            self._live = None
 
     def _panel(self) -> RenderableType:
         from rich.console import Group

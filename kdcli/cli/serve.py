@@ -11,18 +11,11 @@ SERVICE, LIMITS = "Service", "Limits"
 
 Host = Annotated[str, option(SERVICE, "--host", "Address to listen at; 0.0.0.0: all.", "ADDRESS", "127.0.0.1")]
 Port = Annotated[int, option(SERVICE, "--port", "Port; 0: a free one.", "N", "8000", min=0, max=65535)]
-Token = Annotated[
-    str | None,
-    option(
-        SERVICE,
-        "--token",
-        "Clients must send it: Authorization: Bearer TOKEN. Rather set KD_TOKEN in the "
-        "environment, which other users of the machine do not see.",
-        "TOKEN",
-        "none",
-        envvar="KD_TOKEN",
-    ),
-]
+_TOKEN = (
+    "Clients must send it: Authorization: Bearer TOKEN. Rather set KD_TOKEN in the environment, which other users of "
+    "the machine do not see."
+)
+Token = Annotated[str | None, option(SERVICE, "--token", _TOKEN, "TOKEN", "none", envvar="KD_TOKEN")]
 Web = Annotated[Path | None, option(FILES, "--web", "Folder of `kd export web`: the page at /.", "FOLDER")]
 Texts = Annotated[int, option(LIMITS, "--max-texts", "Texts of a request.", "N", "1000", min=1)]
 Characters = Annotated[int, option(LIMITS, "--max-characters", "Characters of a text.", "N", "20000", min=1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from kdcli.evaluate.pair import DeferringStudent
 from kdcli.evaluate.predict import Model
 from kdcli.files import files_sha256
 from kdcli.parts import Loaded
-from kdcli.student.student import Student, load_student
+from kdcli.student.student import load_student
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings
@@ -60,12 +61,9 @@ def open_student(path: Path, device: str = "auto") -> LoadedModel:
         from kdcli.models.device import resolve
 
         device = resolve(device)
-    loaded = Loaded[Model](_load_student(path, device), _load_student, (path, device), (path,))
+    load = partial(load_student, device=device)
+    loaded = Loaded[Model](load(path), load, (path,), (path,))
     return LoadedModel(loaded, (path,), lambda: files_sha256(path), {"device": device.partition(":")[0]})
-
-
-def _load_student(path: Path, device: str) -> Student:
-    return load_student(path, device=device)
 
 
 def open_teacher(
@@ -98,7 +96,7 @@ def open_deferring(
     opened = None
     if teacher is not None and settings is not None:
         opened = open_teacher(teacher, settings, reporter, student.model.task, output)
-    parts = student.loaded, agree, opened and opened.loaded
+    parts = student.loaded, agree, opened.loaded if opened else None
     model = _load_deferring(*parts)
     files = student.loaded.files + (opened.loaded.files if opened else ())
     loaded, how = Loaded[Model](model, _load_deferring, parts, files), {**student.how, "agree": model.target}

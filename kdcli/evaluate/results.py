@@ -215,8 +215,8 @@ def _results(
         near = {name: fidelity(own, teacher[name], measured.tasks[0]) for name, own in logits.items()}
         rows.append(Row(model, scores, *measured.size, speed, ranges, near))
     gaps = {name: one.gaps for name, one in found.items()}
-    shares = {name: {key: gap and gap.value for key, gap in of.items()} for name, of in gaps.items()}
-    sure = {name: {key: gap and (gap.low, gap.high) for key, gap in of.items()} for name, of in gaps.items()}
+    shares = {name: {key: gap.value if gap else None for key, gap in of.items()} for name, of in gaps.items()}
+    sure = {name: {key: (one.low, one.high) if one else None for key, one in of.items()} for name, of in gaps.items()}
     return Results(list(titles), rows, shares, notes, titles, sure, gold)
 
 

@@ -51,7 +51,7 @@ def predict_glue(model: Model | Loaded[Model], settings: TaskSettings, folder: P
     loaded = model if isinstance(model, Loaded) else Loaded(model, type(model), ())
     files = submission_files(settings, folder)
     task = glue_task(loaded.value.task, settings.name)
-    spelled = Loaded[Model](_renamed(loaded, task), _renamed, (loaded, task), loaded.files)
+    spelled = Loaded[Model](_RenamedLabels(loaded, task), _RenamedLabels, (loaded, task), loaded.files)
     write_json(folder / UNFINISHED, [file.name for file in files])
     results = [predict_file(spelled, table, file, settings, **how) for file, table in files.items()]
     (folder / UNFINISHED).unlink()
@@ -71,13 +71,9 @@ def glue_task(task: Task, name: str) -> Task:
 
 @dataclass(frozen=True)
 class _RenamedLabels:
-    model: Model
+    model: Loaded[Model]
     task: Task
     answers_all = True  # GLUE takes a label for each row
 
     def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
-        return self.model.logits(columns)
-
-
-def _renamed(model: Loaded[Model], task: Task) -> _RenamedLabels:
-    return _RenamedLabels(model.value, task)
+        return self.model.value.logits(columns)

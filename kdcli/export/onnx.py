@@ -69,12 +69,7 @@ class Session:
 
 
 def load_onnx(folder: str | Path, file: str = MODEL, threads: int = 0) -> Student:
-    """Load an exported student.
-
-    Raises:
-        DataError: The folder is not one that ``kd export onnx`` has written.
-        MissingError: onnxruntime is not installed.
-    """
+    """Load an exported student; another folder is a ``DataError``, missing onnxruntime a ``MissingError``."""
     folder = Path(folder)
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))

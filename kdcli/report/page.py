@@ -124,13 +124,10 @@ def page_of(run: RunContents) -> dict[str, Any]:
         **dict.fromkeys(("transfer", "samples"), transfer),
         **dict.fromkeys(("confusion", "disagreements", "errors"), run.predictions),
     }
-    texts = {
-        kind: sorted(
-            ((table.table, text) for table in run.predictions for text in getattr(table, kind)),
-            key=lambda pair: -pair[1]["size"],
-        )
-        for kind in ("disagreements", "shared_errors")
-    }
+    texts = {}
+    for kind in ("disagreements", "shared_errors"):
+        every = ((table.table, text) for table in run.predictions for text in getattr(table, kind))
+        texts[kind] = sorted(every, key=lambda pair: -pair[1]["size"])
     shown = results.rows if results else []
     scores = [row.scores.values() for row in shown]
     return {

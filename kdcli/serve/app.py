@@ -1,12 +1,14 @@
 """The HTTP service: a student behind ``/predict`` and ``/explain``, with ``/health``, ``/metrics`` and a web page."""
 
 # FastAPI reads the annotations of endpoints as values, also those made here: none is postponed.
+import asyncio
 import errno
 import secrets
 import signal
 import socket
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +20,25 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
-from prometheus_client import CollectorRegistry, Counter, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from pydantic import Field, create_model
 from pydantic_core import to_json
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kdcli import __version__
 from kdcli.errors import DataError, KdError
-from kdcli.serve.requests import Compute, Together, Watch
 from kdcli.student.explain import Explanation
 from kdcli.student.predictions import LabelSet, Prediction, Score
 from kdcli.student.student import Student
 
+PATHS = ("/predict", "/explain", "/health", "/metrics")  # the paths that are counted by name
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+"""The bounds of the histogram of a request's time."""
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 _PREDICT = "Predict a label, a set of labels, or a score for each text, or pair of texts, in their order."
 _EXPLAIN = "Say for each text what its answer loses when a word, or two neighbours, are masked."
+
+Compute = Callable[[list[Any]], Sequence[Any]]  # texts, or pairs of texts, to a result for each
 
 
 @dataclass(frozen=True)
@@ -49,14 +56,9 @@ def create_app(
 ) -> FastAPI:
     """Return the service as an ASGI application.
 
-    Args:
-        student: The student. One that was calibrated says which texts it defers.
-        limits: What a request may hold.
-        token: What clients send as ``Authorization: Bearer TOKEN``; ``/health`` and the pages are open to all.
-        web: A folder of ``kd export web``, the page at ``/``.
-
-    Raises:
-        DataError: ``web`` has no page.
+    A student that was calibrated says which texts it defers. Clients send ``token`` as ``Authorization: Bearer TOKEN``;
+    ``/health`` and the pages are open to all. ``web`` is a folder of ``kd export web``, the page at ``/``; one without
+    a page is a ``DataError``.
     """
     if web is not None and not (web / "index.html").is_file():
         raise DataError("this folder has no web page", file=web, hint="`kd export web --output FOLDER` writes one")
@@ -141,3 +143,79 @@ async def _invalid(request: Request, error: RequestValidationError) -> JSONRespo
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
         return JSONResponse({"detail": "the body is JSON: send the header Content-Type: application/json"}, 415)
     return JSONResponse({"detail": [{key: one[key] for key in ("loc", "msg", "type")} for one in error.errors()]}, 422)
+
+
+class Together:
+    """Computes texts in a thread; requests that come meanwhile go together into the next call, which saves time."""
+
+    def __init__(self, compute: Compute, thread: ThreadPoolExecutor) -> None:
+        self.compute = compute
+        self.thread = thread
+        self.waiting: list[tuple[list[Any], asyncio.Future[list[Any]]]] = []
+        self.work: asyncio.Task[None] | None = None
+
+    async def __call__(self, texts: list[Any]) -> list[Any]:
+        """Return the result of each text."""
+        answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self.waiting.append((texts, answer))
+        if self.work is None:
+            self.work = asyncio.create_task(self._work())
+        return await answer
+
+    async def _work(self) -> None:
+        while self.waiting:
+            requests, self.waiting = self.waiting, []
+            texts = [text for own, _ in requests for text in own]
+            try:
+                results = iter(await asyncio.get_running_loop().run_in_executor(self.thread, self.compute, texts))
+            except Exception as error:
+                for _, answer in requests:
+                    if not answer.done():
+                        answer.set_exception(error)
+                continue
+            for own, answer in requests:
+                mine = [next(results) for _ in own]
+                if not answer.done():  # a second Ctrl-C cancels it
+                    answer.set_result(mine)
+        self.work = None
+
+
+class Watch:
+    """Counts and times requests, and refuses one with too many bytes before all of it is read."""
+
+    def __init__(self, app: ASGIApp, *, limit: int, metrics: CollectorRegistry) -> None:
+        self.app = app
+        self.limit = limit
+        self.requests = Counter("kd_requests", "Requests.", ["path", "status"], registry=metrics)
+        about = "Seconds that a request takes."
+        self.seconds = Histogram("kd_request_seconds", about, ["path"], registry=metrics, buckets=SECONDS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        announced = int(length) if length.isdigit() else 0
+        received, status = 0, 500
+
+        async def limited() -> Message:
+            nonlocal received
+            if announced <= self.limit:
+                message = await receive()
+                received += len(message.get("body", b""))
+                if received <= self.limit:
+                    return message
+            raise HTTPException(413, f"a request may have {self.limit:,} bytes: send fewer texts at once")
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        path = scope["path"] if scope["path"] in PATHS else "other"
+        begin = time.perf_counter()
+        try:
+            await self.app(scope, limited, noted)
+        finally:
+            self.requests.labels(path, str(status)).inc()
+            self.seconds.labels(path).observe(time.perf_counter() - begin)

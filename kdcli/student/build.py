@@ -80,14 +80,14 @@ def _tables(module: nn.Module) -> set[str]:
 
 def collate(examples: Examples, rows: NDArray[np.int64], device: torch.device) -> Batch:
     """Gather rows into a padded batch on the device; the lengths stay on the CPU."""
-    return _batch(*zip(*(texts.padded(rows) for texts in examples.texts), strict=True), device)
+    words, lengths = zip(*(texts.padded(rows) for texts in examples.texts), strict=True)
+    return _batch(words, lengths, device)
 
 
 def try_out(plugin: str, module: nn.Module, examples: Examples, task: Task) -> None:
     """Give a module its first batch, so that a wrong result shows before the training; it stays as it is.
 
-    Raises:
-        PluginError: It fails, or returns no finite ``float32 [batch, task.outputs]``.
+    A failure, or a result that is no finite ``float32 [batch, task.outputs]``, is a ``PluginError``.
     """
     device, training = next(module.parameters()).device, module.training
     batch = collate(examples, np.arange(min(FIRST_ROWS, len(examples))), device)

@@ -112,13 +112,9 @@ def encode(
             save_vectors(vectors, folder)
         with reporter.progress("encode") as progress:
             counts = _write_arrays(folder, table, TextEncoder(tokenizer, settings.max_length), progress)
-        result = EncodeResult(
-            **counts,
-            vocabulary=tokenizer.get_vocab_size(),
-            vectors=vectors.source if vectors else "",
-            found=vectors.found if vectors else 0,
-            representation=table.size,
-        )
+        source, found = (vectors.source, vectors.found) if vectors else ("", 0)
+        more: dict[str, Any] = {"vocabulary": tokenizer.get_vocab_size(), "found": found, "representation": table.size}
+        result = EncodeResult(**counts, **more, vectors=source)
         (folder / "encoded.json").write_text(json.dumps(asdict(result), indent=1) + "\n", "utf-8")
     return result
 

@@ -26,22 +26,11 @@ from kdcli.errors import DataError, ProfileError, UsageError, first_line
 from kdcli.files import CALIBRATION, atomic
 from kdcli.models.inference import narrow, read_weights
 from kdcli.registry.plugin import use
+from kdcli.student import vocabulary
 from kdcli.student.deferral import Calibration, WordCounts, margins
 from kdcli.student.explain import Explanation, explain_texts
 from kdcli.student.loading import REMAKE, Config, Metrics, check_plugin, checked, fetch, numpy_form, read_json
 from kdcli.student.predictions import Predictions, predictions
-from kdcli.student.vocabulary import FILE as TOKENIZER
-from kdcli.student.vocabulary import (
-    ROWS,
-    Compute,
-    TextEncoder,
-    Texts,
-    compute_batches,
-    load_tokenizer,
-    save_tokenizer,
-    text_columns,
-    unknown_words,
-)
 from kdcli.tasks.answers import at_half, probabilities
 
 if TYPE_CHECKING:
@@ -68,8 +57,8 @@ class Student:
     tokenizer: Tokenizer
     weights: Mapping[str, NDArray[Any]]  # its parameters and buffers by name
     device: str = "cpu"
-    compute: Compute | None = None  # the model as a function of word ids, where that is not the PyTorch module
-    batch_rows: int | None = ROWS  # texts that are computed at once; None for as many as memory allows
+    compute: vocabulary.Compute | None = None  # the model as a function of word ids; None: the PyTorch module
+    batch_rows: int | None = vocabulary.ROWS  # texts that are computed at once; None for as many as memory allows
     calibration: Calibration | None = None  # which texts it answers itself; None where it was not calibrated
     folder: Path | None = None  # where it lies; None of one that was not saved
 
@@ -80,7 +69,7 @@ class Student:
         if len(columns[0]) == 1:
             logits = compute(tuple(text.words[None] for text in texts), tuple(np.diff(text.offsets) for text in texts))
         else:
-            logits = compute_batches(compute, texts, self.task.outputs, self.batch_rows)
+            logits = vocabulary.compute_batches(compute, texts, self.task.outputs, self.batch_rows)
         finite = np.isfinite(logits).all(axis=1)
         if not finite.all():
             text = columns[0][int(np.argmin(finite))]
@@ -95,7 +84,7 @@ class Student:
         each says whether it is deferred; ``agree`` is the agreement with the teacher to keep to, by default the one
         that the student was calibrated for.
         """
-        columns = text_columns(texts, self.task)
+        columns = vocabulary.text_columns(texts, self.task)
         if empty := sum(not any(map(str.strip, row)) for row in zip(*columns, strict=True)):
             warnings.warn(f"{empty:,} of {len(texts):,} texts are empty: their prediction means nothing", stacklevel=2)
         logits = self.logits(columns)
@@ -111,13 +100,13 @@ class Student:
         are masked together, too, which is twice the work.
         """
         how = self.task, self.tokenizer, self.config["max_length"], self.logits if self.compute else self._halving
-        return explain_texts(text_columns(texts, self.task), *how, label=label, pairs=pairs)
+        return explain_texts(vocabulary.text_columns(texts, self.task), *how, label=label, pairs=pairs)
 
     def word_counts(self, columns: Sequence[Sequence[str]]) -> WordCounts:
         """Count the words of texts, and those that the student does not know, the pieces inside of words among them."""
         whole = copy(self._encoder)  # which shares what is cached
         whole.max_length = sys.maxsize
-        counts = [unknown_words(self._encode(column, whole), whole.foreign) for column in columns]
+        counts = [vocabulary.unknown_words(self._encode(column, whole), whole.foreign) for column in columns]
         words, unknown = np.sum(counts, axis=0)
         return WordCounts(words, unknown / words)
 
@@ -146,7 +135,7 @@ class Student:
         """Return the probability of each of ``classes_``, ``float64 [texts, labels]``; a student of scores has none."""
         if self.task.is_score:
             raise UsageError("this student gives scores, not probabilities", hint="predict returns them")
-        shares = probabilities(self.logits(text_columns(texts, self.task)), self.task)
+        shares = probabilities(self.logits(vocabulary.text_columns(texts, self.task)), self.task)
         return shares[:, np.argsort(self.task.labels)]
 
     def decision_function(self, texts: Any) -> NDArray[np.floating[Any]]:
@@ -157,7 +146,7 @@ class Student:
         """
         if self.task.is_score:
             raise UsageError("this student gives scores, not logits of labels", hint="predict returns them")
-        logits = at_half(self.logits(text_columns(texts, self.task)).astype(np.float64), self.task)
+        logits = at_half(self.logits(vocabulary.text_columns(texts, self.task)).astype(np.float64), self.task)
         logits = logits[:, np.argsort(self.task.labels)]
         return logits[:, 1] - logits[:, 0] if len(self.task.labels) == 2 and not self.task.multi_label else logits
 
@@ -220,7 +209,7 @@ class Student:
         with atomic(Path(folder)) as temporary:
             temporary.mkdir()
             (temporary / WEIGHTS).write_bytes(binary)
-            save_tokenizer(self.tokenizer, temporary)
+            vocabulary.save_tokenizer(self.tokenizer, temporary)
             for name, content in (("config.json", config), ("metrics.json", self.metrics)):
                 (temporary / name).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
             if self.calibration:
@@ -251,14 +240,14 @@ class Student:
         return count_parameters(self.module)[1]
 
     @cached_property
-    def _module_function(self) -> Compute:
+    def _module_function(self) -> vocabulary.Compute:
         from kdcli.student.build import module_function
 
         return module_function(self.module, self.config["plugin"])
 
     @cached_property
-    def _encoder(self) -> TextEncoder:
-        return TextEncoder(self.tokenizer, self.config["max_length"])
+    def _encoder(self) -> vocabulary.TextEncoder:
+        return vocabulary.TextEncoder(self.tokenizer, self.config["max_length"])
 
     def _halving(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
         """Return the logits, in batches that fit into memory."""
@@ -268,9 +257,10 @@ class Student:
             self.batch_rows = rows
             return self.logits(columns)
 
-        return halve_until_it_fits(run, self.batch_rows or ROWS, count=len(columns[0]), reporter=QuietReporter())[0]
+        rows = self.batch_rows or vocabulary.ROWS
+        return halve_until_it_fits(run, rows, count=len(columns[0]), reporter=QuietReporter())[0]
 
-    def _encode(self, texts: Sequence[str], encoder: TextEncoder) -> Texts:
+    def _encode(self, texts: Sequence[str], encoder: vocabulary.TextEncoder) -> vocabulary.Texts:
         if len(texts) <= FEW or not find_spec("polars"):  # a file of `kd export binary` has none
             return encoder.encode_few(texts)
         import polars as pl
@@ -303,10 +293,10 @@ def load_student(
         raise DataError("this is not a folder of a student", file=folder / "config.json", hint=hint)
     known = checked(Config, config, folder / "config.json")
     task, vocabulary_size = known.task, known.vocabulary_size
-    tokenizer = load_tokenizer(folder)
+    tokenizer = vocabulary.load_tokenizer(folder)
     if tokenizer.get_vocab_size() != vocabulary_size:
         what = f"this tokenizer has {tokenizer.get_vocab_size()} words, and the student has {vocabulary_size}"
-        raise DataError(what, file=folder / TOKENIZER, hint=_FOREIGN)
+        raise DataError(what, file=folder / vocabulary.FILE, hint=_FOREIGN)
     check_plugin(config, folder)
     metrics, weights = read_json(folder, "metrics.json"), folder / WEIGHTS
     checked(Metrics, metrics, folder / "metrics.json")

@@ -33,15 +33,11 @@ Result = Literal["passed", "failed", "skipped", "warned"]
 
 @dataclass(frozen=True)
 class CheckOutcome:
-    """The outcome of a check: its name, its result, and what was found.
+    """The outcome of a check."""
 
-    A check is skipped if it does not apply, or needs one that has failed. The detail of a failure holds the expected
-    behaviour, and where the contract describes it.
-    """
-
-    check: str
-    result: Result
-    detail: str
+    check: str  # its name
+    result: Result  # skipped if it does not apply, or needs one that has failed
+    detail: str  # what was found; of a failure the expected behaviour too, and where the contract describes it
 
 
 class Failure(Exception):
@@ -184,16 +180,9 @@ def run_python(*arguments: str, cwd: str | Path | None = None, environ: Mapping[
     # A plugin may be importable here only because somebody has added its folder to sys.path. With -P the current folder
     # is not added: a random.py there must not replace Python's.
     path = os.pathsep.join(dict.fromkeys(str(Path(entry).absolute()) for entry in sys.path))
-    done = subprocess.run(
-        [sys.executable, "-P", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": path, **(environ or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
+    env = {**os.environ, "PYTHONPATH": path, **(environ or {})}
+    how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "encoding": "utf-8", "errors": "replace", "check": False}
+    done = subprocess.run([sys.executable, "-P", *arguments], cwd=cwd, env=env, capture_output=True, **how)
     return Run(done.returncode, done.stdout, done.stderr)
 
 
