@@ -183,7 +183,12 @@ class TakenTexts:
         With labels each side has about the same share of every one. With ``choose``, where there are more texts,
         ``pool.parquet`` takes the place of ``train.parquet``: its texts, then all others.
         """
-        sides = _divide(self.rows.head(count), self.labelled and not task.is_score)
+        rows = self.rows.head(count)
+        if self.labelled and not task.is_score:
+            place = (pl.int_range(pl.len()).over("label") + 0.5) / pl.len().over("label")
+            rows = rows.with_columns(place=place).sort("place", maintain_order=True).drop("place")
+        dev, test = held_out(len(rows))
+        sides = {"dev": rows[:dev], "test": rows[dev : dev + test], "train": rows[dev + test :]}
         sizes = {name: len(side) for name, side in sides.items()}
         if choose and count < len(self.rows):
             sides["pool"] = pl.concat([sides.pop("train"), self.rows[count:]])
@@ -267,15 +272,6 @@ def held_out(texts: int) -> tuple[int, int]:
 def fewest_texts(test: int) -> int:
     """Return the fewest texts of which so many are kept for the final figures."""
     return max(_TEST_FROM, _SHARE * test)
-
-
-def _divide(rows: pl.DataFrame, by_label: bool) -> dict[str, pl.DataFrame]:
-    """Divide texts in random order; ``by_label``, so that each side has about the same share of every label."""
-    if by_label:
-        place = (pl.int_range(pl.len()).over("label") + 0.5) / pl.len().over("label")
-        rows = rows.with_columns(place=place).sort("place", maintain_order=True).drop("place")
-    dev, test = held_out(len(rows))
-    return {"dev": rows[:dev], "test": rows[dev : dev + test], "train": rows[dev + test :]}
 
 
 def on_disk(texts: Any, folder: Path) -> tuple[Path, dict[str, str]]:

@@ -157,8 +157,8 @@ def _numbers(
         folded=text.str.strip_suffix(" ").str.to_lowercase().hash(),
         odd=text.str.contains(_ODD),
         edges=text.str.ends_with(" "),
-        # Right where a text is not odd.
-        words=1 + text.str.count_matches(" ", literal=True) - text.str.ends_with(" ").cast(pl.UInt32),
+        # Right where a text is not odd; as a pattern, a space is found faster than as a literal.
+        words=1 + text.str.count_matches(" ") - text.str.ends_with(" ").cast(pl.UInt32),
     )
     places = seen["odd"].arg_true()
     odd = every[places].with_columns(normal=text.str.replace_all(f"{splits.SPACE}+", " ").str.strip_chars(" "))

@@ -4,6 +4,7 @@ All classes hold values that JSON can hold; rows are counted from 1 with the hea
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -239,9 +240,8 @@ def _ready_labels(tables: Sequence[TableReport], settings: TaskSettings) -> str:
     """Return the line of a profile that makes classes of all labels found."""
     labels = [table.labels for table in tables if table.labels]
     known = list(dict.fromkeys(one.label for each in labels for one in each.known if one.count))
-    by_number = {one.label for each in labels for one in each.others if one.label.isdecimal()}
-    by_text = {one.label for each in labels for one in each.others} - by_number
-    others = [*sorted(by_number, key=int), *sorted(by_text)]
+    others = sorted({one.label for each in labels for one in each.others})
+    others.sort(key=lambda label: int(label) if label.isdecimal() else math.inf)
     if len(others) > 20:
         return "so many are no classes: name the column with --label-col, or set a score_range and no labels for scores"
     spellings: dict[str, dict[str, None]] = {}
