@@ -73,13 +73,8 @@ def entry(name, inputs=None, *, ended=True):
         points = [(step, {"loss": 9 / step, "accuracy": 0.5 + step / 2000, "pearson": 0.5}) for step in (100, 200, 300)]
         result = {"history": [{"update": step, "epoch": step / 100, **values} for step, values in points]}
     versions = VERSIONS if ended else {}
-    return {
-        "parameters": {"seed": 7},
-        "inputs": inputs or {},
-        "outputs": outputs,
-        "result": result,
-        "versions": versions,
-    }
+    made = {"parameters": {"seed": 7}, "inputs": inputs or {}, "outputs": outputs}
+    return {**made, "result": result, "versions": versions}
 
 
 def _write_transfer(root, texts, outputs, draws, joined):
@@ -124,17 +119,9 @@ def _write_results(root, labels, texts, tables, rows, seeds, metric, draws):
 
 
 def _write_curves(root, metric):
-    points = [
-        {
-            "stage": "teacher",
-            "step": step,
-            metric: 0.5 + step / 1000,
-            "loss": 50 / step,
-            "dev_loss": 0.7,
-            "lr": 0.05 / step,
-        }
-        | {"peak_lr": 5e-4}
-        for step in (100, 200, 300)
-    ]
+    points = []
+    for step in (100, 200, 300):
+        losses = {"loss": 50 / step, "dev_loss": 0.7, "lr": 0.05 / step, "peak_lr": 5e-4}
+        points.append({"stage": "teacher", "step": step, metric: 0.5 + step / 1000, **losses})
     last = {"stage": "generator", "step": 50, "bits_per_character": 1.9, "loss": 4.1, "dev_loss": None, "lr": 0.001}
     (root / "metrics.jsonl").write_text("".join(f"{json.dumps({'time': 1.0, **point})}\n" for point in (*points, last)))

@@ -126,10 +126,6 @@ def test_what_is_here_from_elsewhere_or_is_not_ours_is_not_overwritten(rte, got,
     assert failed(4, "rte", "--url", other, "-o", ".")["what"] == "the output exists already"
 
 
-def test_a_task_is_no_single_file(failed):
-    assert "one file" in failed(2, "rte", "--url", "https://host/rte.zip")["what"]
-
-
 def test_vectors_are_a_file_that_the_student_reads(served, got, here):
     (contents, asked), url = served, "https://host/mirror/glove.6B.zip?download=1"
     contents[url] = zipped(**{"glove.6B.50d.txt": b"x", "glove.6B.300d.txt": VECTORS})
@@ -170,7 +166,7 @@ def test_transfer_sets(served, got, here):
     assert result["next"] == ["kd transfer corpus --profile sst2 --data-dir data/sst2 --input FILE"]
 
 
-def test_offline_names_the_file_and_its_place(failed, got, here, capsys):
+def test_offline_names_the_file_and_its_place_and_a_task_is_no_single_file(failed, got, here, capsys):
     error = failed(6, "distillation-data", "--offline")
     assert error["file"] == "https://nlp.nyc3.digitaloceanspaces.com/distillation-data.zip"
     assert "put it at data/distillation-data.zip" in error["hint"]
@@ -178,6 +174,7 @@ def test_offline_names_the_file_and_its_place(failed, got, here, capsys):
     (here / "data").mkdir()
     (here / "data/distillation-data.zip").write_bytes(zipped(**{"a.txt": b"one\n"}))
     assert got("distillation-data", "--offline")["files"][0]["path"] == "texts/a.txt"
+    assert "one file" in failed(2, "rte", "--url", "https://host/rte.zip")["what"]
 
 
 @pytest.fixture
@@ -194,7 +191,7 @@ def result(capsys, *arguments, code=0):
     return json.loads(capsys.readouterr().out)
 
 
-def test_json_is_one_object(capsys, folder):
+def test_json_is_one_object_of_a_folder_with_a_profile_or_of_the_sample(capsys, folder):
     report = result(capsys, "--profile", "sst2", "--data-dir", str(folder))
     assert report["fit"] is True
     train, dev = report["tables"]
@@ -202,6 +199,8 @@ def test_json_is_one_object(capsys, folder):
     assert train["labels"]["known"][1] == {"label": "1", "name": "positive", "count": 6, "share": 6 / 13}
     found = {name: report["overlaps"][0][name] for name in ("rows", "alike", "example")}
     assert found == {"rows": 1, "alike": 2, "example": [9, 2]}
+    assert result(capsys)["task"] == "demo"
+    assert run(["data", "check", "--data-dir", str(folder)]) == 2
 
 
 def test_a_profile_that_cannot_run_exits_with_4_and_all_reasons(capsys, folder):
@@ -229,11 +228,3 @@ def test_columns_and_settings_of_ones_own(capsys, folder):
     report = result(capsys, "--profile", "custom", "--data-dir", str(folder), *flags, *more)
     assert report["max_words"] == 2
     assert report["tables"][0]["words"]["essay"]["longer"] == 1
-
-
-def test_without_a_profile_it_checks_the_sample(capsys):
-    assert result(capsys)["task"] == "demo"
-
-
-def test_a_folder_needs_a_profile(capsys, folder):
-    assert run(["data", "check", "--data-dir", str(folder)]) == 2

@@ -173,22 +173,6 @@ def test_labels_of_the_file_and_of_the_teacher(kd, tmp_path):
     assert code == 2 and "teachers.zero-shot.entailment" in err
 
 
-def test_weights_of_an_ensemble_are_fitted_to_gold_labels_and_the_time_is_planned(kd, tmp_path, teacher):
-    other = make_teacher(tmp_path / "other", labels=("positive", "negative"))
-    rows = [[text, ("negative", "positive")[len(text) % 2]] for text in texts(60)]
-    table = write_csv(tmp_path / "films.csv", rows, ["text", "label"])
-    models = ("--set", "teacher.plugin=ensemble", "--set", f'teachers.ensemble.models=["{other}"]')
-    asked = ("distil", teacher, table, *models, *SMALL, "--run-dir", tmp_path / "run", "--dry-run", "--json")
-    found = []
-    for more in ((), ("--label-col", "none")):
-        code, out, err = kd(*asked, *more)
-        assert code == 0 and ("weights [" in err) == (not more), err
-        found.append(json.loads(out))
-    assert not (tmp_path / "run").exists()
-    gold, without = (plan["seconds"] for plan in found)
-    assert gold["student"] > 0 and without["teacher"] > 0
-
-
 def test_labels_without_names(kd, tmp_path, mails):
     teacher = make_teacher(tmp_path / "teacher", labels=(None, None))
     code, _, err = kd("distil", teacher, mails, "--run-dir", tmp_path / "run", "--dry-run")

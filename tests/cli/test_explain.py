@@ -7,7 +7,7 @@ from made_student import PAIR, SCORE, TEXTS, make_student
 from kdcli.student.student import load_student
 
 
-def test_lines_of_a_terminal(kd, made, monkeypatch):
+def test_lines_of_a_terminal_and_json_of_a_table(kd, made, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     (made / "lines.txt").write_text("the film was very good .\nseen\n")
     code, out, _ = kd("explain", "--student", made / "run", "--input", made / "lines.txt")
@@ -18,9 +18,6 @@ def test_lines_of_a_terminal(kd, made, monkeypatch):
     strongest = max(found.words, key=lambda word: abs(word.logit))
     assert plain.startswith(f"{found.label} {found.probability:.1%}\n")
     assert f"  {strongest.text} {strongest.logit:+.2f}" in plain.splitlines()[2]
-
-
-def test_json_of_a_table(kd, made):
     code, out, err = kd("explain", "--student", made / "run", "--input", made / "data/dev.tsv", "--json")
     assert code == 0, err
     found = json.loads(out)["explanations"]

@@ -3,7 +3,7 @@ import json
 from made_student import TEXTS
 
 
-def test_onnx_of_a_run_is_compared_on_its_dev_texts(made, kd):
+def test_each_export_of_a_run_says_what_is_there(made, kd, monkeypatch):
     code, out, err = kd("export", "onnx", "--student", made / "run", "--output", made / "onnx", "--json")
     result = json.loads(out)
     assert code == 0, err
@@ -12,6 +12,22 @@ def test_onnx_of_a_run_is_compared_on_its_dev_texts(made, kd):
     found = {(one["file"], one["texts"]): one for one in result["comparisons"]}
     assert len(found) == 4 and found["model.onnx", "dev"]["rows"] == len(TEXTS)
     assert found["model.onnx", "dev"]["difference"] < 1e-5 and found["model.onnx", "random"]["same_labels"] == 1
+    student, hub = ("--student", made / "run"), ("--output", made / "hub")
+    out = kd.ok("export", "hub-folder", *student, *hub, "--license", "mit", "--json")
+    assert {"README.md", "model.safetensors"} < set(out["bytes"])
+    card = (made / "hub" / "README.md").read_text("utf-8")
+    assert "| teacher | google-bert/bert-large-uncased |" in card and "| transfer set | lite+corpus |" in card
+    assert "license: mit" in card
+    out = kd.ok("export", "hub-folder", *student, *hub, "--force")
+    assert f"hf upload USER/NAME {made / 'hub'}" in out
+    monkeypatch.setattr("kdcli.export.web._library_files", lambda *_: {})  # npm would need the network
+    code, out, err = kd("export", "web", "--student", made / "run", "--output", made / "web")
+    assert code == 0, err
+    assert f"-m http.server --directory {made / 'web'}" in out and (made / "web" / "index.html").is_file()
+    page = made / "page.html"
+    code, out, err = kd("export", "web", "--student", made / "run", "--output", page, "--single", "--json")
+    assert code == 0, err
+    assert json.loads(out)["output"] == str(page) and page.stat().st_size > (made / "web" / "index.html").stat().st_size
 
 
 def test_onnx_of_a_folder_is_a_panel(made, kd):
@@ -37,25 +53,3 @@ def test_data_that_have_gone_since_the_run(made, kd):
     asked = ("--profile", made / "run" / "profile.toml")
     assert kd("export", "onnx", "--student", made / "run", "-o", made / "two", *asked)[0] == 4
     assert not (made / "two").exists()
-
-
-def test_hub_folder_of_a_run_names_teacher_and_method(made, kd):
-    student, hub = ("--student", made / "run"), ("--output", made / "hub")
-    out = kd.ok("export", "hub-folder", *student, *hub, "--license", "mit", "--json")
-    assert {"README.md", "model.safetensors"} < set(out["bytes"])
-    card = (made / "hub" / "README.md").read_text("utf-8")
-    assert "| teacher | google-bert/bert-large-uncased |" in card and "| transfer set | lite+corpus |" in card
-    assert "license: mit" in card
-    out = kd.ok("export", "hub-folder", *student, *hub, "--force")
-    assert f"hf upload USER/NAME {made / 'hub'}" in out
-
-
-def test_web_says_how_to_open_the_page(made, kd, monkeypatch):
-    monkeypatch.setattr("kdcli.export.web._library_files", lambda *_: {})  # npm would need the network
-    code, out, err = kd("export", "web", "--student", made / "run", "--output", made / "web")
-    assert code == 0, err
-    assert f"-m http.server --directory {made / 'web'}" in out and (made / "web" / "index.html").is_file()
-    page = made / "page.html"
-    code, out, err = kd("export", "web", "--student", made / "run", "--output", page, "--single", "--json")
-    assert code == 0, err
-    assert json.loads(out)["output"] == str(page) and page.stat().st_size > (made / "web" / "index.html").stat().st_size

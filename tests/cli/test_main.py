@@ -41,9 +41,15 @@ def kd(*arguments, **keywords):
     return subprocess.run([*KD, *arguments], capture_output=True, text=True, timeout=60, **keywords)
 
 
-def test_every_command_is_in_the_table():
+def test_every_command_is_in_the_table_and_every_setting_with_a_flag_an_option():
     groups = {path.rpartition(" ")[0] for path in TABLE} - {""}
     assert set(map(" ".join, COMMANDS)) | groups == set(TABLE)
+    names = {name for command in COMMANDS.values() for option in options(command) for name in option.opts}
+    tables = ["task", "transfer", "transfer.lite", "transfer.heavy", "transfer.corpus", "teacher", "teacher.export"]
+    tables += ["join", "student", "seed", "device", "precision"]
+    flags = [flag for table in tables for _, _, flag in flags_of(table)]
+    assert len(flags) > 35
+    assert {name for flag in flags for name in flag.names} <= names
 
 
 @every_command
@@ -116,15 +122,6 @@ def test_help_of_every_command_ends_with_an_example_that_parses():
 def test_a_wrong_value_of_a_setting_s_option_is_a_usage_error(line, hint, capsys):
     assert run([*line.split(), "--dry-run"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"hint: {hint}"
-
-
-def test_every_setting_with_a_flag_is_an_option_of_a_command():
-    names = {name for command in COMMANDS.values() for option in options(command) for name in option.opts}
-    tables = ["task", "transfer", "transfer.lite", "transfer.heavy", "transfer.corpus", "teacher", "teacher.export"]
-    tables += ["join", "student", "seed", "device", "precision"]
-    flags = [flag for table in tables for _, _, flag in flags_of(table)]
-    assert len(flags) > 35
-    assert {name for flag in flags for name in flag.names} <= names
 
 
 def test_flags_of_a_generator_are_its_own_options(tmp_path, capsys, monkeypatch):
@@ -337,7 +334,6 @@ main()
 
 
 def test_nobody_reading_on_is_no_error():
-    """Like ``kd ... | head -1``: the reader closes the pipe before, or while, the command writes."""
     for arguments in (["profile", "show", "base", "--resolved"], ["--help"], ["profile", "list", "--json"]):
         reading, writing = os.pipe()
         os.close(reading)

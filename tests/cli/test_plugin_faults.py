@@ -20,11 +20,7 @@ def here(tmp_path, monkeypatch):
     [
         ("        texts = [self._text(", "        exit(3)\n", "failed in sample: SystemExit: 3 (file {file}, row "),
         ("    checkpoint.mkdir(", "    exit()\n", "failed in fine_tune: SystemExit"),
-        (
-            "    def _text(",
-            "    def bits(self, texts):\n        return texts[0].bits\n\n",
-            "failed in bits: AttributeError",
-        ),
+        ("    def _text(", "    def bits(self, texts):\n        return texts.bits\n\n", "failed in bits: AttributeErr"),
     ],
 )
 def test_a_generator_that_fails_or_leaves_is_an_error(kd, place, code, says):

@@ -27,7 +27,7 @@ def plugins(capsys, *arguments):
     return json.loads(capsys.readouterr().out)["plugins"]
 
 
-def test_list(capsys):
+def test_list_and_show_every_builtin(capsys):
     names = {}
     for plugin in plugins(capsys, "list"):
         names.setdefault(plugin["group"], set()).add(plugin["name"])
@@ -40,6 +40,11 @@ def test_list(capsys):
     assert run(["plugins", "list"]) == 0
     out = capsys.readouterr().out
     assert "bilstm" in out and "kd_taggers.pattern" in out
+    for name in [plugin["name"] for plugin in plugins(capsys, "list")]:
+        (shown,) = plugins(capsys, "show", name)
+        assert shown["about"] and shown["api_version"] == 2 and shown["file"].endswith(".py")
+        for option in shown.get("options"):
+            assert option["about"] and option["type"] not in ("", "anything"), option["key"]
 
 
 def test_show_describes_a_plugin_and_its_options(capsys, make_plugin):
@@ -61,28 +66,17 @@ def test_show_describes_a_plugin_and_its_options(capsys, make_plugin):
         assert line in lines
 
 
-def test_show_every_builtin(capsys):
-    for name in [plugin["name"] for plugin in plugins(capsys, "list")]:
-        (shown,) = plugins(capsys, "show", name)
-        assert shown["about"] and shown["api_version"] == 2 and shown["file"].endswith(".py")
-        for option in shown.get("options"):
-            assert option["about"] and option["type"] not in ("", "anything"), option["key"]
-
-
 @pytest.fixture(autouse=True)
 def in_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_new_names_the_files_and_the_next_commands(capsys, tmp_path):
+def test_new_names_the_files_and_the_next_commands_here_or_elsewhere(capsys, tmp_path):
     assert run(["plugins", "new", "generator", "own"]) == 0
     out = capsys.readouterr().out
     assert "the generator own in kd-own" in out and "kd_own/__init__.py" in out
     assert "pip install -e kd-own\n  kd plugins check own\n  python -m pytest kd-own\n" in out
     assert (tmp_path / "kd-own" / "pyproject.toml").exists()
-
-
-def test_new_as_json_and_elsewhere(capsys, tmp_path):
     assert run(["plugins", "new", "tagger", "own", "--output", "a place/own", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["kind"], result["name"], result["distribution"]) == ("tagger", "own", "kd-own")
@@ -155,13 +149,10 @@ def test_a_broken_plugin_is_exit_code_5(capsys, install):
     assert capsys.readouterr().out.splitlines()[-1] == "1 failed, 5 skipped"
 
 
-def test_options(capsys):
+def test_options_and_a_teacher_with_its_model(capsys, tmp_path):
     code, result = checked(capsys, "bilstm", "--set", "hidden=4", "-s", "students.bilstm.fc=5")
     (given,) = [one for one in result["plugins"][0]["checks"] if one["check"] == "options"]
     assert code == 0 and given["detail"] == "hidden = 4, fc = 5"
-
-
-def test_a_teacher_and_its_model(capsys, tmp_path):
     code, result = checked(capsys, "transformers", "--model", str(tmp_path / "nowhere"))
     found = {one["check"]: one for one in result["plugins"][0]["checks"]}
     assert code == 5 and found["load"]["result"] == "failed" and "nowhere" in found["load"]["detail"]
@@ -208,7 +199,7 @@ def test_everything_here_is_fine(capsys):
     assert "broken" not in out
 
 
-def test_missing_data_of_the_optional_tagger_is_no_fault(check, monkeypatch, tmp_path):
+def test_what_is_missing_is_to_be_looked_at_or_broken(check, monkeypatch, tmp_path):
     monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
     import kd_taggers.nltk_perceptron as tagger
 
@@ -218,9 +209,6 @@ def test_missing_data_of_the_optional_tagger_is_no_fault(check, monkeypatch, tmp
     code, checks, fine = check()
     assert (code, fine) == (0, True)
     assert checks["tagger kdcli:nltk"]["status"] == "look" and checks["tagger kdcli:nltk"]["hint"]
-
-
-def test_little_disk_is_to_be_looked_at_and_a_missing_dependency_is_broken(check, monkeypatch):
     monkeypatch.setattr(doctor, "LITTLE_DISK", 1e30)
     monkeypatch.setattr(doctor, "LITTLE_MEMORY", 1e30)
     code, checks, _ = check()

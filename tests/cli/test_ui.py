@@ -81,13 +81,16 @@ def test_terminal_without_a_panel_or_colours(arguments, environ):
     assert "student: 2,000 rows in" in seen
 
 
-def test_elsewhere_plain_lines():
+def test_elsewhere_plain_lines_json_is_one_object_and_of_several_ranks_the_first_reports():
     done = piped()
     assert done.stdout == "accuracy  0.5\n"
     lines = done.stderr.splitlines()
     assert lines[:2] == ["a library prints", "half way"]
     assert lines[2].startswith("student: 2,000 rows in 0.") and lines[2].endswith("rows/s), loss 0.3125, best 0.912")
     assert len(lines) == 3 and "\x1b" not in done.stderr
+    assert json.loads(piped("--json").stdout) == {"accuracy": 0.5}
+    for rank in ("0", "1"):
+        assert ("half way" in piped(RANK=rank, WORLD_SIZE="2").stderr) == (rank == "0")
 
 
 def test_force_color_colours_but_does_not_move():
@@ -100,12 +103,6 @@ def test_force_color_colours_but_does_not_move():
     env["NO_COLOR"] = "1"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
     assert "\x1b" not in done.stderr + done.stdout
-
-
-def test_json_is_one_object_and_of_several_ranks_the_first_reports():
-    assert json.loads(piped("--json").stdout) == {"accuracy": 0.5}
-    for rank in ("0", "1"):
-        assert ("half way" in piped(RANK=rank, WORLD_SIZE="2").stderr) == (rank == "0")
 
 
 class Clock:
@@ -167,7 +164,7 @@ def reporter(clock=None, **more):
     return said, Reporting("kd", say=said.append, warn=warn, clock=clock or Clock(), **more)
 
 
-def test_plain_line_every_few_seconds(clock):
+def test_plain_lines_of_work_every_few_seconds_and_none_where_it_is_inside_other_work_or_fails(clock):
     said, report = reporter(clock, interval=5.0)
     with report.progress("student", 100) as progress:
         for _ in range(12):
@@ -178,9 +175,6 @@ def test_plain_line_every_few_seconds(clock):
         "student: 50/100 rows (50 %), 5 rows/s, loss 0.25, ETA 10.0 s",
         "student: 60 rows in 12.0 s (5 rows/s), loss 0.25",
     ]
-
-
-def test_work_inside_other_work_and_work_that_fails_leave_no_line(clock):
     said, report = reporter(clock)
     with report.progress("epochs", 2, "epochs") as outer:
         with report.progress("dev", 10) as inner:
@@ -196,9 +190,6 @@ def test_work_inside_other_work_and_work_that_fails_leave_no_line(clock):
     with report.progress("nothing to do", 10):
         pass
     assert said == []
-
-
-def test_what_a_quiet_reporter_and_a_verbose_one_say(clock):
     said, report = reporter(clock, quiet=True)
     with report.progress("student", 10) as progress:
         clock.now += 60
@@ -229,7 +220,7 @@ class Result:
     metrics: dict[str, float]
 
 
-def test_any_result_is_json_or_laid_out(capsys):
+def test_any_result_is_json_or_laid_out_and_text_like_markup_is_shown_as_it_is(capsys):
     ui.configure(ui.Output(json=True))
     ui.show(Result(3, Path("a/b"), float("nan"), {"accuracy": np.float32(0.5), "n": np.int64(3)}), lambda _: "never")
     shown = json.loads(capsys.readouterr().out)
@@ -242,9 +233,6 @@ def test_any_result_is_json_or_laid_out(capsys):
     assert lines[:3] == ["dev accuracy 0.91", "dev f1 1e-09", "done yes"]
     assert ["rows", "path", "best", "metrics"] in [line.split() for line in lines]
     assert "40,000 b {}" in lines and lines[-1] == "[bold]"
-
-
-def test_text_that_looks_like_markup_is_shown_as_it_is(capsys):
     ui.configure(ui.Output())
     rows = [{"label": "x[/b]", "[/i]": 3}]
     ui.show({"[bold]": "[/b]", "rows": rows}, lambda result: ui.panel("title [/b]", ui.describe(result)))

@@ -101,7 +101,7 @@ def test_glue(here, predict, monkeypatch):
     refused(here.kd("predict", "--student", "alone", "--glue", "other", "-p", "rte", "--data-dir", here.data), 4, "rte")
 
 
-def test_columns_of_the_users_own(here, predict):
+def test_columns_of_the_users_own_and_the_input_of_another_task(here, predict, monkeypatch):
     Path("mine.csv").write_text("nr,opinion\n7,a fine film\n8,a dull one\n")
     assert [row[0] for row in lines(predict("-i", "mine.csv", "--text-col", "opinion").out)] == ["index", "0", "1"]
     refused(predict("-i", "mine.csv"), 4, "mine.csv", "--text-col")
@@ -110,9 +110,15 @@ def test_columns_of_the_users_own(here, predict):
     refused(predict("-i", "ragged.tsv"), 4, "row 3")
     skipped = predict("-i", "ragged.tsv", "--set", "task.bad_rows=skip")
     assert len(lines(skipped.out)) == 3 and "1 bad rows skipped" in skipped.err
+    Path("pairs.tsv").write_text("index\tquestion1\tquestion2\n0\ta\tb\n")
+    refused(predict("-i", "pairs.tsv"), 4, "pairs", "single")
+    refused(predict("-i", "pairs.tsv", "-p", "qqp"), 4, "single")
+    pipe(monkeypatch, b"a\tb\n")
+    tab = predict()
+    assert tab.code == 0 and "row 1" in tab.err and "--input" in tab.err
 
 
-def test_which_model(here):
+def test_which_model_and_what_to_predict(here, predict, monkeypatch):
     source = ["-i", here.data / "test.tsv"]
     refused(here.kd("predict", *source), 2, "--student or --teacher")
     both = ["--student", here.run_dir, "--teacher", here.run_dir]
@@ -121,15 +127,13 @@ def test_which_model(here):
     refused(here.kd("predict", "--teacher", "teacher", *source), 2, "--profile")
     refused(here.kd("predict", "--student", "nowhere", *source), 4, "nowhere", "kd student")
     refused(here.kd("predict", "--student", here.run_dir / "teacher", *source), 4, "not a folder of a student")
-
-
-def test_the_input_of_another_task(here, predict, monkeypatch):
-    Path("pairs.tsv").write_text("index\tquestion1\tquestion2\n0\ta\tb\n")
-    refused(predict("-i", "pairs.tsv"), 4, "pairs", "single")
-    refused(predict("-i", "pairs.tsv", "-p", "qqp"), 4, "single")
-    pipe(monkeypatch, b"a\tb\n")
-    tab = predict()
-    assert tab.code == 0 and "row 1" in tab.err and "--input" in tab.err
+    pipe(monkeypatch, b"")
+    refused(predict(), 4, "no line", "--input")
+    pipe(monkeypatch, b"a\n")
+    refused(predict("--text-col", "a"), 2, "--text-col")
+    refused(predict("--data-dir", here.data, "-p", "sst2"), 2, "--glue")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    refused(predict(), 2, "nothing to predict", "--input")
 
 
 def test_output_that_is_there(here, predict):
@@ -141,16 +145,6 @@ def test_output_that_is_there(here, predict):
     assert len(lines(Path("out.tsv").read_text())) == 17
     refused(predict("-i", "out.tsv", "-o", "out.tsv", "--force"), 2, "is an input")
     refused(predict("-i", here.data / "test.tsv", "-o", "out.doc"), 4, "out.doc", ".jsonl")
-
-
-def test_nothing_to_predict(here, predict, monkeypatch):
-    pipe(monkeypatch, b"")
-    refused(predict(), 4, "no line", "--input")
-    pipe(monkeypatch, b"a\n")
-    refused(predict("--text-col", "a"), 2, "--text-col")
-    refused(predict("--data-dir", here.data, "-p", "sst2"), 2, "--glue")
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
-    refused(predict(), 2, "nothing to predict", "--input")
 
 
 def test_a_student_starts_without_torch(here):

@@ -79,7 +79,7 @@ def test_run_all_writes_the_page_and_says_where(done):
     assert done.kd("report", done.run_dir, "--force").code == 0 and page.read_text().startswith("<!doctype")
 
 
-def test_the_predictions_are_the_scored_ones(done):
+def test_the_predictions_are_the_scored_ones_and_eval_agrees_with_the_results(done):
     rows = pl.read_parquet(done.run_dir / "predictions.parquet").to_dicts()
     assert [row["table"] for row in rows] == ["dev"] * 20 + ["test"] * 16
     assert [row["sentence"] for row in rows[:20]] == [row[0] for row in done.rows("dev")]
@@ -88,9 +88,6 @@ def test_the_predictions_are_the_scored_ones(done):
             own = [row for row in rows if row["table"] == table]
             right = [(row[f"{model['model']}_1"] > row[f"{model['model']}_0"]) == (row["label"] == "1") for row in own]
             assert scores["accuracy"][0] == pytest.approx(sum(right) / len(own))
-
-
-def test_eval_agrees_with_the_results(done):
     results = json.loads((done.run_dir / "results.json").read_text("utf-8"))
     evaluated = succeeded(done.kd("eval", "--student", done.run_dir, "--against", done.run_dir / "baseline", "--json"))
     models = evaluated.result["tables"]["dev"]["models"]

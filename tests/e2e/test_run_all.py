@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 STAGES = ["lite", "teacher", "export", "join", "encode", "student", "baseline", "results"]
 
 
-def test_run_all_goes_through_and_a_second_time_has_nothing_to_do(tiny):
+def test_run_all_goes_through_a_second_time_has_nothing_to_do_and_is_not_for_torchrun(tiny, monkeypatch):
     first = tiny.stage("run-all", "--json")
     assert ran(first) == STAGES
     results = first.result["result"]
@@ -28,9 +28,12 @@ def test_run_all_goes_through_and_a_second_time_has_nothing_to_do(tiny):
     assert ran(again) == [] and [stage["stage"] for stage in again.result["stages"]] == STAGES
     assert again.result["result"] == results
     assert (tiny.run_dir / "student" / "model.safetensors").stat().st_mtime_ns == student
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused(tiny.stage("run-all"), 2, "teacher export")
 
 
-def test_the_artefacts_belong_together(done):
+def test_the_artefacts_belong_together_and_a_changed_setting_runs_the_stages_that_read_it(done):
     transfer, joined = done.read("transfer/lite.parquet"), done.read("join/joined.parquet")
     assert transfer.columns == ["sentence", "source", "label"]
     assert joined.columns == ["sentence", "source", "label", "logits_0", "logits_1"]
@@ -48,9 +51,6 @@ def test_the_artefacts_belong_together(done):
     words = {word for line in joined["sentence"] for word in line.replace("[MASK]", " ").lower().split()}
     vocabulary = Tokenizer.from_file(str(done.run_dir / "student" / "tokenizer.json")).get_vocab()
     assert words <= set(vocabulary) and vocabulary["[PAD]"] == 0
-
-
-def test_a_changed_setting_runs_the_stages_that_read_it_and_says_why(done):
     dry = done.stage("run-all", "--set", "student.lr=0.5", "--dry-run", "--json")
     reasons = {stage["stage"]: stage["reasons"] for stage in dry.result["stages"]}
     assert reasons["student"] == ["student.lr changed auto -> 0.5"]
@@ -124,9 +124,3 @@ def test_texts_with_line_breaks_tabs_and_quotes_go_through_every_stage(tiny):
     predict = ["predict", "--student", tiny.run_dir, "-i", tiny.data / "test.csv"]
     assert len(tiny.kd(*predict, "--json").result["predictions"]) == 16
     refused(tiny.stage("transfer", "lite", "-o", tiny.root / "set.tsv"), 4, "row", ".parquet")
-
-
-def test_run_all_is_not_for_torchrun(tiny, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    refused(tiny.stage("run-all"), 2, "teacher export")

@@ -7,7 +7,6 @@ import polars as pl
 import pytest
 from e2e.conftest import MODELS, refused, succeeded
 from glue_tables import TASKS, write
-from scipy.special import expit
 from sklearn.metrics import f1_score
 
 import kdcli.tasks
@@ -304,10 +303,3 @@ def test_all_commands(tiny):
     near = next(row for row in results["rows"] if row["model"] == "student")["fidelity"]["test"]
     assert near["agreement"]["value"] == pytest.approx((said == np.array(teacher)).mean())
     assert near["subset"]["value"] == pytest.approx((said == np.array(teacher)).all(1).mean())
-    own_shares = dict(zip(LABELS, expit(logits.astype(float)).T, strict=True))
-    pl.DataFrame({"sentence": joined["sentence"], **own_shares}).write_csv(tiny.root / "own.csv")
-    own = ["--input", run / "transfer" / "lite.parquet", "--logits", tiny.root / "own.csv"]
-    succeeded(tiny.kd("join", *own, "--output", tiny.root / "own.parquet", *where))
-    assert pl.read_parquet(tiny.root / "own.parquet")["label"].to_list() == joined["label"].to_list()
-    single = ["--set", "task.multi_label=false", "--set", "task.metric=accuracy", "--set", "task.more_metrics=[]"]
-    refused(tiny.kd("predict", "--teacher", run, *table, "--profile", path, *single), 4, "task.multi_label")

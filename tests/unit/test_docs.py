@@ -1,7 +1,4 @@
-import os
 import re
-import subprocess
-import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -28,29 +25,6 @@ WRITTEN = {"cli.md": generate.cli_page, "api.md": generate.api_page}
 @pytest.mark.parametrize("page", WRITTEN)
 def test_a_page_is_up_to_date(page):
     assert (DOCS / page).read_text("utf-8") == WRITTEN[page](), "run `make docs`"
-
-
-def test_pages_depend_on_nothing_outside_and_take_no_torch(tmp_path):
-    code = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import generate
-sys.stdout.write(generate.cli_page() + generate.api_page())
-print([name for name in ("torch", "transformers", "numpy", "polars") if name in sys.modules])
-"""
-    odd = {"COLUMNS": "37", "TERM": "dumb", "NO_COLOR": "1", "TZ": "Asia/Tokyo", "HOME": str(tmp_path), "LC_ALL": "C"}
-    odd |= {"FORCE_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "7", "PYTHONUTF8": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(DOCS)],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=60,
-        cwd=tmp_path,
-        env={**os.environ, **odd},
-    )
-    assert done.stderr == ""
-    assert done.stdout == generate.cli_page() + generate.api_page() + "[]\n"
 
 
 def test_every_command_and_each_of_its_options_is_in_the_reference():

@@ -44,7 +44,7 @@ def take(tmp_path, files, *, limit=0, label="", notes=None):
     return counts, {path.stem: pl.read_parquet(path) for path in (tmp_path / "out").glob("*.parquet")}
 
 
-def test_the_columns_of_texts_and_labels_are_found(tmp_path):
+def test_the_columns_of_texts_and_labels_are_found_and_a_doubt_is_an_error(tmp_path):
     assert find_columns(write(tmp_path / "a.csv", TABLE)) == Columns(("words",), None)
     assert find_columns(write(tmp_path / "a.csv", {"n": ["1", "2"], "w": ["good", "bad"]})).texts == ("w",)
     table = write(tmp_path / "a.csv", {**TABLE, "Review": TABLE["words"][::-1], "label": list("01010")})
@@ -54,9 +54,6 @@ def test_the_columns_of_texts_and_labels_are_found(tmp_path):
     assert find_columns(table, labels=("Rome", "Oslo", "Bonn", "Bern")) == Columns(("Review",), "city")
     assert find_columns(table, labels=("Rome", "Oslo")) == Columns(("Review",), "label")
     assert find_columns(table, labels=("Rome", "Oslo", "Bonn"), label_col="none") == Columns(("Review",), None)
-
-
-def test_a_doubt_about_the_columns_is_an_error(tmp_path):
     table = write(tmp_path / "a.csv", {**TABLE, "more": TABLE["words"][::-1]})
     with raising(DataError, "2 columns may hold the texts: words, more", hint=("words (a good film)", "--text-col")):
         find_columns(table)
@@ -69,7 +66,7 @@ def test_a_doubt_about_the_columns_is_an_error(tmp_path):
         find_columns(write(tmp_path / "a.csv", numbers), text_col="a")
 
 
-def test_files_folders_and_patterns(tmp_path):
+def test_files_folders_patterns_and_a_dataset_of_the_hub(tmp_path, monkeypatch):
     for name in ("b.txt", "a.csv", "notes.md"):
         (tmp_path / name).write_text("text\nx y\n")
     both = [tmp_path / "a.csv", tmp_path / "b.txt"]
@@ -79,6 +76,16 @@ def test_files_folders_and_patterns(tmp_path):
     for name, error in (("empty", DataError), ("*.json", DataError), ("none.csv", MissingError)):
         with pytest.raises(error):
             find_files([str(tmp_path / name)])
+    for name in ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        pl.DataFrame({"text": TEXTS[:3]}).write_parquet(tmp_path / name)
+    asked = {}
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: asked.update(how) or str(tmp_path))
+    assert find_files(["some/reviews"], offline=True) == [tmp_path / "data/train-00000-of-00001.parquet"]
+    assert asked["repo_type"] == "dataset" and asked["local_files_only"]
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: 1 / 0)
+    with pytest.raises(MissingError, match="some/reviews"):
+        find_files(["some/reviews"])
 
 
 def test_copies_never_stand_on_two_sides_and_everything_is_counted(tmp_path):
@@ -105,7 +112,7 @@ def test_the_texts_that_are_taken_do_not_depend_on_their_order_and_files(tmp_pat
     assert set(smaller["train"]["sentence"]) < {text for side in sides.values() for text in side["sentence"]}
 
 
-def test_each_side_has_its_share_of_every_label(tmp_path):
+def test_each_side_has_its_share_of_every_label_and_rows_without_one_are_left_out(tmp_path):
     labels = ["negative"] * 20 + ["positive"] * 180
     table = write(tmp_path / "a.csv", {"text": TEXTS, "label": labels})
     counts, sides = take(tmp_path, [table], label="label")
@@ -116,9 +123,6 @@ def test_each_side_has_its_share_of_every_label(tmp_path):
     }
     gold = dict(zip(TEXTS, labels, strict=True))
     assert all(gold[text] == label for side in sides.values() for text, label in side.iter_rows())
-
-
-def test_rows_without_a_label_are_left_out_or_labels_are_not_used(tmp_path):
     few = ["negative", "positive"] * 95 + [""] * 10
     counts, _ = take(tmp_path, [write(tmp_path / "a.csv", {"text": TEXTS, "label": few})], label="label")
     assert counts.labelled and counts.train + counts.dev == 190
@@ -127,42 +131,21 @@ def test_rows_without_a_label_are_left_out_or_labels_are_not_used(tmp_path):
     assert not counts.labelled and counts.train + counts.dev == 200 and sides["dev"].columns == ["sentence"]
 
 
-def test_texts_that_cannot_be_taken(tmp_path):
+def test_texts_that_cannot_be_taken_and_empty_ones(tmp_path):
     labels = ["negative", "positive"] * 99 + ["neutral", "positive"]
     with raising(DataError, "neutral", row=200):
         take(tmp_path, [write(tmp_path / "a.csv", {"text": TEXTS, "label": labels})], label="label")
     with pytest.raises(DataError, match="200 texts, of which 1 are different"):
         take(tmp_path, [write(tmp_path / "a.csv", {"text": ["all equal"] * 200, "n": [1] * 200})])
-
-
-def test_a_third_part_is_held_out_of_many_texts():
-    assert [held_out(texts) for texts in (10, 4_999, 5_000, 64_720, 10**6)] == [
-        (1, 0),
-        (499, 0),
-        (500, 500),
-        (2_000, 6_472),
-        (2_000, 10_000),
-    ]
-
-
-def test_a_dataset_of_the_hub_is_its_training_tables(tmp_path, monkeypatch):
-    for name in ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        pl.DataFrame({"text": TEXTS[:3]}).write_parquet(tmp_path / name)
-    asked = {}
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: asked.update(how) or str(tmp_path))
-    assert find_files(["some/reviews"], offline=True) == [tmp_path / "data/train-00000-of-00001.parquet"]
-    assert asked["repo_type"] == "dataset" and asked["local_files_only"]
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: 1 / 0)
-    with pytest.raises(MissingError, match="some/reviews"):
-        find_files(["some/reviews"])
-
-
-def test_first_texts_leave_out_empty_ones_and_need_one(tmp_path):
     table = write(tmp_path / "a.csv", {"text": ["", "a film", " ", "another"]})
     assert first_texts(table, settings(("text",)), TASK, 5)["sentence"].to_list() == ["a film", "another"]
     with pytest.raises(DataError, match="no texts"):
         first_texts(write(tmp_path / "b.csv", {"text": ["", " "]}), settings(("text",)), TASK, 5)
+
+
+def test_a_third_part_is_held_out_of_many_texts():
+    found = [held_out(texts) for texts in (10, 4_999, 5_000, 64_720, 10**6)]
+    assert found == [(1, 0), (499, 0), (500, 500), (2_000, 6_472), (2_000, 10_000)]
 
 
 SETTINGS = load_profile("distil", environ={}, uses=()).settings
@@ -187,7 +170,7 @@ def test_a_plan_fills_the_time_and_no_more(minutes, texts, text, word, row):
     assert plan.texts <= texts and (least or plan.epochs == -(-plan.updates * BATCH // rows))
 
 
-def test_more_time_buys_more_texts_then_fabricated_ones_then_epochs():
+def test_more_time_buys_more_texts_then_fabricated_ones_then_epochs_and_plans_without_a_limit():
     plans = [make_plan(10_000, 0, SPEEDS, Limits(minutes), SETTINGS) for minutes in (2, 4.7, 20, 2000)]
     assert plans[0].texts < plans[1].texts == plans[2].texts == plans[3].texts == 10_000
     assert [plan.n_iter for plan in plans] == [0, 1, 10, 20]
@@ -195,9 +178,6 @@ def test_more_time_buys_more_texts_then_fabricated_ones_then_epochs():
     plan = make_plan(10_000, 30, SPEEDS, Limits(0.1), SETTINGS)
     assert (plan.texts, plan.n_iter, plan.updates) == (128, 0, 20)
     assert sum(plan.seconds.values()) > 6
-
-
-def test_plans_of_shorter_texts_and_without_a_limit():
     shorter = Speeds(0.01, 0.001, 0.001, made=0.8)
     plan = make_plan(10_000, 0, shorter, Limits(20), SETTINGS)
     assert plan.n_iter > make_plan(10_000, 0, SPEEDS, Limits(20), SETTINGS).n_iter

@@ -93,13 +93,6 @@ def test_every_form_to_every_form(tmp_path, form, content, to):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source.name, output.name])
 
 
-def test_a_txt_holds_the_predictions_alone(tmp_path, many):
-    predict_file(Lengths(SCORE), many, tmp_path / "out.txt", origin=ORIGIN)
-    assert [float(line) for line in (tmp_path / "out.txt").read_text().split()] == [1 + row // 2 for row in range(10)]
-    with pytest.raises(UsageError, match=r"\.txt"):
-        predict_file(Lengths(CLASSES), many, tmp_path / "more.txt", origin=ORIGIN, probabilities=True)
-
-
 @pytest.fixture
 def killed(tmp_path, many):
     """The output of a prediction that was killed when two parts of four were there."""
@@ -124,12 +117,16 @@ def test_parts_of_something_else_are_made_again(many, killed, change):
     assert [each.startswith(told[change]) for each in reporter.warnings] == [True] * (change != "resume")
 
 
-def test_predictions_of_a_stream_go_to_any_form(tmp_path, many):
+def test_predictions_of_a_stream_go_to_any_form_and_to_a_txt_alone(tmp_path, many):
     for name in ("out.parquet", "out.tsv", "out.jsonl"):
         frames = predict_table(Lengths(CLASSES), many, None, QuietReporter(), probabilities=True)
         assert write_predictions(tmp_path / name, frames, Lengths(CLASSES), probabilities=True).rows == 10
         predict_file(Lengths(CLASSES), many, tmp_path / f"file_{name}", origin=ORIGIN, probabilities=True)
         assert (tmp_path / name).read_bytes() == (tmp_path / f"file_{name}").read_bytes()
+    predict_file(Lengths(SCORE), many, tmp_path / "out.txt", origin=ORIGIN)
+    assert [float(line) for line in (tmp_path / "out.txt").read_text().split()] == [1 + row // 2 for row in range(10)]
+    with pytest.raises(UsageError, match=r"\.txt"):
+        predict_file(Lengths(CLASSES), many, tmp_path / "more.txt", origin=ORIGIN, probabilities=True)
 
 
 def test_a_row_that_is_not_utf8_shows_before_the_work_and_parts_stay(many, killed):
@@ -187,8 +184,6 @@ STARS = Task("stsb", "single", (), score_range=(0.0, 5.0), metric="pearson")
 
 
 class Fixed:
-    """A model with fixed logits."""
-
     def __init__(self, task, logits):
         self.task = task
         self.answers = np.array(logits, np.float32)
@@ -202,26 +197,13 @@ def made(model, **how):
     return predict_texts(model, index, [["a text"] * len(model.answers)], **how).to_dict(as_series=False)
 
 
-def test_the_label_of_the_highest_logit_and_its_probability():
+def test_the_label_of_the_highest_logit_its_probability_and_a_row_without_words():
     model = Fixed(THREE, [[0, 1, 0.5], [3, -1, 2]])
     assert made(model) == {"index": ["0", "1"], "prediction": ["neutral", "entailment"]}
     found = made(model, probabilities=True)
     assert list(found) == ["index", "prediction", *(f"probability_{label}" for label in THREE.labels)]
     expected = reference(model.answers.astype(np.float64), axis=1).astype(np.float32)
     np.testing.assert_array_equal([found[f"probability_{label}"] for label in THREE.labels], expected.T)
-
-
-@pytest.mark.parametrize(
-    ("score_range", "expected"),
-    [(None, [-0.25, 3.140625, 12]), ((0.0, 5.0), [0, 3.140625, 5]), ((-1.0, 0.125), [-0.25, 0.125, 0.125])],
-)
-def test_a_score_goes_no_further_than_its_range(score_range, expected):
-    model = Fixed(Task("score", "single", (), score_range=score_range, metric="pearson"), [[-0.25], [3.140625], [12]])
-    assert made(model)["prediction"] == expected
-    assert model.answers[2, 0] == 12  # the logits stay what they are
-
-
-def test_a_row_without_words_has_an_empty_prediction_unless_a_label_must_stand():
     model = Fixed(THREE, [[0, 1, 0.5]] * 3)
     index = pl.Series(["0", "1", "2"])
     found = predict_texts(model, index, [["a", " ", ""], ["b", "c", "\t"]], probabilities=True)

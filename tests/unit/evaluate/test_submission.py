@@ -144,9 +144,14 @@ def test_lines_do_not_depend_on_how_they_come(texts, end, ended, mark, data):
     assert lines(Pipe(*filter(None, pieces))) == [expected]
 
 
-def test_what_ends_a_line_and_parts_a_pair():
+def test_what_ends_a_line_parts_a_pair_or_is_odd():
     assert lines(Pipe("a\rb\u2028c\u0085d\r\ne\r".encode())) == [["a\rb\u2028c\u0085d", "e\r"]]
     assert lines(Pipe(b"a b\tc\n\td\n"), PAIR) == [["a b", ""], ["c", "d"]]
+    reporter = Notes()
+    assert lines(Pipe(b"a\n\n", b"b\tc\n\n"), LINES, reporter) == [["a", "", "b\tc", ""]]
+    tab, empty = reporter.warnings
+    assert "1 rows (the first is row 3) with a tab" in tab
+    assert "2 rows (the first is row 2) with an empty text" in empty
 
 
 @pytest.mark.parametrize("wrong", [b"one text", b"a\tb\tc"])
@@ -161,11 +166,3 @@ def test_what_is_not_utf8_is_named():
     content = b"good\n" * 9_999 + b"g\xf6od\n" + b"good\n" * 10_000
     with raising(DataError, r"not UTF-8: byte 2 of the row is 0xf6", row=10_000):
         list(predict_lines(Even(), io.BytesIO(content), QuietReporter()))
-
-
-def test_what_is_odd_is_told():
-    reporter = Notes()
-    assert lines(Pipe(b"a\n\n", b"b\tc\n\n"), LINES, reporter) == [["a", "", "b\tc", ""]]
-    tab, empty = reporter.warnings
-    assert "1 rows (the first is row 3) with a tab" in tab
-    assert "2 rows (the first is row 2) with an empty text" in empty

@@ -110,7 +110,7 @@ def test_a_model_that_ignores_positions_or_masks_is_refused(kind, dtype):
         CausalDecoder(model).check(LENGTH)
 
 
-def test_a_model_that_has_broken_down_is_refused_and_one_that_begins_with_zeros_is_not():
+def test_a_model_that_has_broken_down_is_refused_and_memory_that_does_not_suffice_is_no_fault(monkeypatch):
     model = build("GPT2", GPT)
     with torch.no_grad():
         model.transformer.h[1].mlp.c_proj.bias[0] = torch.nan
@@ -120,9 +120,6 @@ def test_a_model_that_has_broken_down_is_refused_and_one_that_begins_with_zeros_
     with torch.no_grad():
         model.lm_head.weight.zero_()
     CausalDecoder(model).check(LENGTH)
-
-
-def test_memory_that_does_not_suffice_is_no_fault_of_the_model(monkeypatch):
     model = build("GPT2", GPT)
 
     def full(*_, **__):

@@ -153,7 +153,7 @@ def test_a_killed_training_continues_or_starts_again_with_the_reason(tmp_path, m
     assert found(tmp_path / "work", {"seed": 3})[2][0].startswith("torch changed")
 
 
-def test_one_training_at_a_time(tmp_path):
+def test_one_training_at_a_time_and_files_of_the_user_stay(tmp_path):
     killed(tmp_path / "work", {})
     with (
         FileLock(tmp_path / ".work.lock"),
@@ -163,9 +163,6 @@ def test_one_training_at_a_time(tmp_path):
         raise AssertionError
     assert (tmp_path / "work" / HALF).exists()
     assert found(tmp_path / "work", {})[0], "the lock is free again"
-
-
-def test_files_of_the_user_in_the_folder_stay(tmp_path):
     work = tmp_path / "work"
     killed(work, {"lr": 1})
     (work / "notes.txt").write_text("mine")

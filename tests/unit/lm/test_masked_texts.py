@@ -81,11 +81,21 @@ def test_masks_are_whole_words_and_nothing_else(any_tokenizer, texts):
             assert masked[same].all() or not masked[same].any()
 
 
-def test_pairs_are_encoded_as_bert_encodes_pairs(tokenizer):
+def test_pairs_are_encoded_as_bert_does_and_masks_depend_on_seed_and_epoch_alone(tokenizer):
     made = MaskedTexts(PAIRS, tokenizer, 200)
     types = made.rows.batch([1])["token_type_ids"][0].tolist()
     first, second = PAIRS[1].split("\t")
     assert types == tokenizer(first, second)["token_type_ids"] and sum(types) == len(tokenizer(second)["input_ids"]) - 1
+
+    def masked(seed, *epochs):
+        made = MaskedTexts(TEXTS * 5, tokenizer, 100, seed)
+        for epoch in epochs:
+            made.start(epoch)
+        return made.rows.batch(range(30))["input_ids"].tolist()
+
+    assert masked(1, 0, 1, 2) == masked(1, 2) != masked(1, 1)
+    assert masked(1, 2) != masked(2, 2) and masked(1) == masked(1, 0)
+    assert masked(None) == masked(None, 1, 2)
 
 
 def test_the_share_of_masked_words_is_kept_on_average(tokenizer):
@@ -102,18 +112,6 @@ def test_the_share_of_masked_words_is_kept_on_average(tokenizer):
     assert np.mean(counts, axis=0) == pytest.approx([1.5, 2.1, 3.6, 1, 1], abs=0.08)
     made = MaskedTexts(texts, tokenizer, 100, share=1.0)
     assert made.masked.sum() == words.sum() == (made.tokens >= len(SPECIAL)).sum()
-
-
-def test_masks_depend_on_seed_and_epoch_alone_and_dev_stays_as_it_is(tokenizer):
-    def masked(seed, *epochs):
-        made = MaskedTexts(TEXTS * 5, tokenizer, 100, seed)
-        for epoch in epochs:
-            made.start(epoch)
-        return made.rows.batch(range(30))["input_ids"].tolist()
-
-    assert masked(1, 0, 1, 2) == masked(1, 2) != masked(1, 1)
-    assert masked(1, 2) != masked(2, 2) and masked(1) == masked(1, 0)
-    assert masked(None) == masked(None, 1, 2)
 
 
 def cut_and_paste(text, masked, tokens, tokenizer):
@@ -143,12 +141,7 @@ def test_only_masked_words_change_in_the_text(any_tokenizer, pair):
         assert found[row] != texts[row] and found[row].count("\t") == pair
 
 
-def test_words_that_are_written_as_one_character_are_one():
-    made = MaskedTexts(["½ ﬁne"], unigram(), 100, share=1.0)
-    assert made.words.tolist() == [2] and made.masked.sum() == len(made.tokens) - 2
-
-
-def test_long_texts_those_without_words_and_those_that_spell_a_mask(tokenizer):
+def test_long_and_odd_texts(tokenizer):
     made = MaskedTexts(["bad " * 20, "bad fun", "\u200b"], tokenizer, 8)
     assert made.whole.tolist() == [False, True, True] and made.rows.lengths.max() == 8
     assert made.words.tolist()[1:] == [2, 0] and not made.masked[-2:].any()
@@ -158,3 +151,5 @@ def test_long_texts_those_without_words_and_those_that_spell_a_mask(tokenizer):
     made = MaskedTexts(["[MASK] film [SEP] film of [CLS] fun"], tokenizer, 100)
     assert (made.tokens[1:-1] != tokenizer.mask_token_id).all()
     assert set(made.tokens[1:-1].tolist()).isdisjoint({tokenizer.sep_token_id, tokenizer.cls_token_id})
+    made = MaskedTexts(["½ ﬁne"], unigram(), 100, share=1.0)
+    assert made.words.tolist() == [2] and made.masked.sum() == len(made.tokens) - 2

@@ -215,11 +215,15 @@ def test_truncation_and_temperature_as_in_a_plain_loop(words, seed, temperature,
     np.testing.assert_allclose(shares(found, words), expected, atol=1.01 / count)
 
 
-def test_tokens_as_likely_as_the_last_of_top_k_count_too():
+def test_equally_likely_tokens_half_precision_and_no_rows():
     logits = torch.tensor([1.0, 3.0, 1.0, 0.0])
     even = torch.linspace(0, 0.999, 1000, dtype=torch.float64)
     assert drawn(logits, even, top_k=2).unique().tolist() == [0, 1, 2]
     assert drawn(logits, even, top_k=1).unique().tolist() == [1]
+    logits = logits_of(300)
+    even = torch.linspace(0, 0.999, 500, dtype=torch.float64)
+    assert torch.equal(drawn(logits.bfloat16(), even), drawn(logits.bfloat16().float(), even))
+    assert draw(logits.expand(0, -1), even[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -250,10 +254,3 @@ def test_a_token_of_probability_0_is_never_drawn(words, seed, share):
     close = np.concatenate([np.nextafter(borders, 0), borders, np.nextafter(borders, 2)])
     found = drawn(logits, torch.from_numpy(close[close <= 1]))
     assert not never[found.numpy()].any()
-
-
-def test_half_precision_and_no_rows():
-    logits = logits_of(300)
-    even = torch.linspace(0, 0.999, 500, dtype=torch.float64)
-    assert torch.equal(drawn(logits.bfloat16(), even), drawn(logits.bfloat16().float(), even))
-    assert draw(logits.expand(0, -1), even[:0]).shape == (0,)

@@ -63,7 +63,7 @@ def test_cuts_are_at_random_characters_and_pieces_are_encoded_for_themselves(tok
     assert share == pytest.approx(expected, abs=0.05)
 
 
-def test_the_first_token_is_given_and_padding_does_not_count(tokenizer):
+def test_the_first_token_is_given_and_a_text_that_is_too_long_has_no_end(tokenizer):
     made = TokenTexts(TEXTS, tokenizer, LONG)
     batch = {name: values.numpy() for name, values in made.rows.batch([0, 2]).items()}
     longest, short = made.rows.lengths[[0, 2]]
@@ -73,9 +73,6 @@ def test_the_first_token_is_given_and_padding_does_not_count(tokenizer):
     assert (batch["labels"][0, 1:] == batch["input_ids"][0, 1:]).all()
     assert batch["labels"][1, 1:].tolist() == [tokenizer.eos_token_id] + [IGNORED] * (longest - 2)
     assert made.tokens[made.rows.offsets[:-1]].tolist() == [row[0] for row in tokens_of(made)]
-
-
-def test_a_text_that_is_too_long_has_no_end(tokenizer):
     text = TEXTS[0]
     encoded = tokenizer(text)["input_ids"]
     fits = len(encoded) + 1
@@ -186,7 +183,9 @@ def test_nats_of_texts_are_those_of_a_naive_loop(tokenizer, make_model, encoded,
     assert found.dtype == np.float64 and found.min() > 0
 
 
-def test_no_batch_has_more_tokens_than_may_go_at_once(tokenizer, make_model, monkeypatch):
+def test_no_batch_has_more_tokens_than_may_go_at_once_and_what_is_cut_off_does_not_count(
+    tokenizer, make_model, monkeypatch
+):
     model, shapes = make_model(), []
     forward = model.forward
     monkeypatch.setattr(
@@ -197,9 +196,6 @@ def test_no_batch_has_more_tokens_than_may_go_at_once(tokenizer, make_model, mon
     assert sum(rows for rows, _ in shapes) == 100
     assert all(100 < rows * time <= 200 for rows, time in shapes[:-1])
     assert len(text_nats(model, TokenTexts([], tokenizer, 64))) == 0
-
-
-def test_what_is_cut_off_does_not_count(tokenizer, make_model):
     model, text = make_model(), SCORED[0]
     made = TokenTexts([text], tokenizer, 7)
     tokens = tokenizer(text)["input_ids"][:7]

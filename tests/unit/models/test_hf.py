@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers
 from huggingface_hub.errors import EntryNotFoundError
+from notes import Notes
 from raising import raising
 
 from kdcli.api import DataError, KdError, MissingError, QuietReporter
@@ -43,7 +44,7 @@ def load_all(folder):
     return config, tokenizer, hf.load_model(folder, transformers.AutoModelForMaskedLM, config=config)
 
 
-def test_a_folder_is_loaded_whole(folder):
+def test_a_folder_is_loaded_whole_or_with_a_new_head_or_pooler(folder):
     config, tokenizer, model = load_all(folder)
     assert config.vocab_size == len(tokenizer) and not model.training
     assert hf.load_config(folder, num_labels=5).num_labels == 5
@@ -51,6 +52,17 @@ def test_a_folder_is_loaded_whole(folder):
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.bert.embeddings.word_embeddings.weight.float(),
                                model.bert.embeddings.word_embeddings.weight, atol=1e-3, rtol=1e-2)  # fmt: skip
+    config = hf.load_config(folder, num_labels=3)
+    model = hf.load_model(folder, transformers.AutoModelForSequenceClassification, config=config, allow_new="head")
+    assert model.classifier.weight.shape == (3, 16)
+    with pytest.raises(DataError, match="shape: pooler"):
+        hf.load_model(folder, transformers.AutoModel)
+    assert hf.load_model(folder, transformers.AutoModel, allow_new="pooler").pooler is not None
+    other = transformers.AutoModelForMaskedLM.from_config(transformers.RobertaConfig(vocab_size=99, **TINY))
+    other.save_pretrained(folder)
+    (folder / "config.json").write_text(config.to_json_string())
+    with pytest.raises(DataError, match=r"\d+ tensors are missing .* and others"):
+        hf.load_model(folder, transformers.AutoModelForSequenceClassification, allow_new="head")
 
 
 @pytest.mark.parametrize(
@@ -85,20 +97,6 @@ def test_weights_that_do_not_fit_are_named(folder):
     for allowed in ("nothing", "head"):
         with pytest.raises(DataError, match=r"shape: .*position_embeddings.weight \(\[64, 16\], not \[32, 16\]\)"):
             hf.load_model(folder, transformers.AutoModelForMaskedLM, allow_new=allowed)
-
-
-def test_a_new_head_and_a_new_pooler(folder):
-    config = hf.load_config(folder, num_labels=3)
-    model = hf.load_model(folder, transformers.AutoModelForSequenceClassification, config=config, allow_new="head")
-    assert model.classifier.weight.shape == (3, 16)
-    with pytest.raises(DataError, match="shape: pooler"):
-        hf.load_model(folder, transformers.AutoModel)
-    assert hf.load_model(folder, transformers.AutoModel, allow_new="pooler").pooler is not None
-    other = transformers.AutoModelForMaskedLM.from_config(transformers.RobertaConfig(vocab_size=99, **TINY))
-    other.save_pretrained(folder)
-    (folder / "config.json").write_text(config.to_json_string())
-    with pytest.raises(DataError, match=r"\d+ tensors are missing .* and others"):
-        hf.load_model(folder, transformers.AutoModelForSequenceClassification, allow_new="head")
 
 
 @pytest.mark.parametrize(("kind", "key"), [("pad", "pad_token"), ("mask", "mask_token"), ("eos", "eos_token")])
@@ -146,12 +144,10 @@ def test_the_longest_text(tmp_path):
     assert hf.max_length_of(bert, bare) == 512 == hf.max_length_of(roberta, bare)
     bare.model_max_length = 100
     assert hf.max_length_of(bert, bare) == 100
-    warnings = []
-    reporter = QuietReporter()
-    reporter.warn = warnings.append
+    reporter = Notes()
     assert hf.fit_max_length(600, bert, key="teacher.max_length", reporter=reporter) == 512
     assert hf.fit_max_length(128, bert, key="teacher.max_length", reporter=reporter) == 128
-    assert len(warnings) == 1 and warnings[0].startswith("teacher.max_length is 600")
+    assert len(reporter.warnings) == 1 and reporter.warnings[0].startswith("teacher.max_length is 600")
 
 
 def test_models_that_are_not_there(tmp_path, saved, monkeypatch):
@@ -236,10 +232,9 @@ def fits(limit, error=torch.OutOfMemoryError):
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
 def test_a_batch_is_halved_until_it_fits(error):
-    warnings, reporter = [], QuietReporter()
-    reporter.warn = warnings.append
+    reporter = Notes()
     assert halve_until_it_fits(fits(8, error), 48, reporter=reporter) == (60, 6)
-    assert len(warnings) == 3
+    assert len(reporter.warnings) == 3
     assert halve_until_it_fits(fits(8, error), 4096, count=30, reporter=reporter) == (70, 7)
     assert halve_until_it_fits(fits(99), 48, count=3, reporter=reporter) == (480, 48), "a small part changes nothing"
 
@@ -256,21 +251,10 @@ def test_what_cannot_be_halved():
         halve_until_it_fits(broken, 16, reporter=QuietReporter())
 
 
-def test_precisions_of_a_device():
+def test_precisions_of_a_device_and_the_fastest(monkeypatch):
     check_device("cpu", "bf16", "generator")
     with raising(UsageError, hint="use --precision bf16 or fp32"):
         check_device("cpu", "fp16", "generator")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_gpu_that_is_not_there():
-    assert resolve("cpu") == "cpu"
-    for device in ("cuda", "cuda:1"):
-        with raising(MissingError, key="device"):
-            check_device(device, "fp32", "teacher")
-
-
-def test_the_fastest_precision_is_found_by_a_trial(monkeypatch):
     taken = {torch.float32: 3.0, torch.bfloat16: 1.0}
 
     def repeat(trial, number, repeat):
@@ -281,3 +265,11 @@ def test_the_fastest_precision_is_found_by_a_trial(monkeypatch):
     taken[torch.bfloat16] = 2.5  # not worth the rounding
     assert fastest_precision("cpu") == "fp32"
     assert fastest_precision("mps") == "fp32"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there():
+    assert resolve("cpu") == "cpu"
+    for device in ("cuda", "cuda:1"):
+        with raising(MissingError, key="device"):
+            check_device(device, "fp32", "teacher")

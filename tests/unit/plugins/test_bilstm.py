@@ -21,7 +21,6 @@ each_kind = pytest.mark.parametrize("task", [forms.SINGLE, forms.PAIR, forms.SCO
 variants = st.fixed_dictionaries(
     {"cell": st.sampled_from(["lstm", "gru"]), "layers": st.integers(1, 2), "pooling": st.sampled_from(["last", "max"])}
 )
-lengths_of = st.lists(st.integers(1, 7), min_size=1, max_size=6)
 many_lengths = st.lists(st.integers(1, 7), min_size=1, max_size=40)
 
 
@@ -73,12 +72,6 @@ def test_each_kind_of_embedding(embeddings):
 def test_gradients_are_those_text_by_text(cell, layers, pooling):
     options = {"cell": cell, "layers": layers, "pooling": pooling, "embeddings": "multichannel"}
     forms.assert_same_gradients(kd_bilstm, text_by_text, **SMALL, **options)
-
-
-@settings(max_examples=30, deadline=None)
-@given(lengths_of, variants, st.integers(0, 3), st.sampled_from([forms.SINGLE, forms.PAIR]))
-def test_texts_of_all_lengths(lengths, options, extra, task):
-    forms.assert_all_forms_agree(kd_bilstm, text_by_text, task, lengths, extra, **SMALL, **options)
 
 
 def test_gradient_of_equal_maxima_is_shared():

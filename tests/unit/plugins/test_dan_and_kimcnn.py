@@ -72,7 +72,6 @@ def test_texts_of_all_lengths_and_tables_of_all_sizes(lengths, longest, extra, b
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=7), st.integers(1, 2**31 - 1))
 def test_hashing_never_overflows(text, buckets):
-    """The largest words and tables there can be."""
     expected = [[row_of(text[at : at + n], buckets) for at in range(len(text) - n + 1)] for n in (2, 3, 4)]
     for words in (np.array([text]), torch.tensor([text])):
         assert [rows[0].tolist() for rows in ngram_rows(words, 4, buckets)] == expected
@@ -89,7 +88,7 @@ def test_hashing_spreads_as_well_as_chance():
             assert len(np.unique(rows)) > 0.99 * expected
 
 
-def test_an_ngram_never_trained_says_nothing():
+def test_an_ngram_never_trained_says_nothing_and_a_text_of_one_word_trains_with_sparse_gradients():
     torch.manual_seed(1)
     module = build(Options(buckets=BUCKETS), forms.SINGLE, forms.WORDS, None, forms.SIZE)
     assert not module.ngrams.weight.any()
@@ -97,10 +96,6 @@ def test_an_ngram_never_trained_says_nothing():
     # Four words among ten n-grams.
     expected = module.embedding.trained.weight[words[0]].sum(dim=0, keepdim=True) / 10**0.5
     torch.testing.assert_close(module.encode(words, lengths), expected)
-
-
-def test_a_text_of_one_word_trains_with_sparse_gradients():
-    """There is no n-gram in it, and a table without a gradient is one that stands still."""
     module = build(Options(buckets=BUCKETS), forms.SINGLE, forms.WORDS, None, forms.SIZE)
     module.embedding.trained.sparse = module.ngrams.sparse = True
     optimizer = SparseAdadelta(module.parameters())
@@ -114,7 +109,7 @@ def test_a_text_of_one_word_trains_with_sparse_gradients():
         assert moved == {row_of(text, BUCKETS) for text in words if len(text) > 1}
 
 
-def test_foreign_weights_are_refused():
+def test_weights_of_another_student_are_refused():
     module, chosen = forms.model_of(kd_dan, forms.SINGLE, buckets=BUCKETS, fc=8)
     weights = forms.weights_of(module)
     for name in ("ngrams.weight", "fc.bias"):
@@ -123,6 +118,13 @@ def test_foreign_weights_are_refused():
     two_channels = {**weights, "embedding.frozen.weight": weights["embedding.trained.weight"]}
     with pytest.raises(ValueError, match="broadcast"):
         fast(chosen, forms.SINGLE, two_channels)((np.array([[3, 5]]),), (np.array([2]),))
+    weights = forms.weights_of(forms.model_of(kd_kimcnn, forms.SINGLE, filters=5)[0])
+    for options in ({"filters": 4}, {"widths": (3, 4, 6)}):
+        with pytest.raises(ValueError, match="reshape"):
+            kd_kimcnn.fast(kd_kimcnn.Options(**{"filters": 5, **options}), forms.SINGLE, weights)
+    del weights["filters.1.bias"]
+    with pytest.raises(KeyError, match=r"filters\.1\.bias"):
+        kd_kimcnn.fast(kd_kimcnn.Options(filters=5), forms.SINGLE, weights)
 
 
 widths_of = st.lists(st.integers(1, 6), min_size=1, max_size=3)
@@ -169,13 +171,3 @@ def test_sizes_of_the_paper():
     inside = sum(parameter.numel() for parameter in module.parameters()) - 2 * 100 * 300
     assert inside == 100 * (3 + 4 + 5) * 600 + 300 + 300 * 2 + 2
     assert module.dropout.p == 0.5
-
-
-def test_foreign_filters_are_refused():
-    weights = forms.weights_of(forms.model_of(kd_kimcnn, forms.SINGLE, filters=5)[0])
-    for options in ({"filters": 4}, {"widths": (3, 4, 6)}):
-        with pytest.raises(ValueError, match="reshape"):
-            kd_kimcnn.fast(kd_kimcnn.Options(**{"filters": 5, **options}), forms.SINGLE, weights)
-    del weights["filters.1.bias"]
-    with pytest.raises(KeyError, match=r"filters\.1\.bias"):
-        kd_kimcnn.fast(kd_kimcnn.Options(filters=5), forms.SINGLE, weights)

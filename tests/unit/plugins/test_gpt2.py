@@ -91,14 +91,11 @@ def test_the_tiny_one_learns_from_scratch_and_samples(tmp_path, notes):
     assert notes.warnings == []
 
 
-def test_the_tokenizer_that_is_trained_is_a_byte_level_bpe(tokenizer):
+def test_the_tokenizer_that_is_trained_is_a_byte_level_bpe_and_one_of_two_files_is_kept(tokenizer, tmp_path, notes):
     assert tokenizer.get_vocab() == train_bpe(TRAIN, 280).get_vocab()
     assert len(train_bpe(TRAIN, 262)) == 262 and tokenizer.eos_token == END
     for text in ("naïve — 你好\ta\u2028b", " two  spaces ", "🙂"):
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-
-
-def test_from_scratch_with_a_tokenizer_of_two_files(tmp_path, notes, tokenizer):
     folder = tmp_path / "tokenizer"
     folder.mkdir()
     bpe = ByteLevelBPETokenizer()

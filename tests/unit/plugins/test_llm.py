@@ -34,7 +34,7 @@ def log_probabilities(scores):
     return np.stack([-np.log1p(np.exp(scores)), -np.log1p(np.exp(-scores))], 1)
 
 
-def test_log_probabilities_of_the_letters():
+def test_log_probabilities_of_the_letters_whose_tokens_add_up():
     with LLMServer() as server:
         found = load(server).logits([TEXTS], 8)
     assert found.dtype == np.float32
@@ -42,9 +42,6 @@ def test_log_probabilities_of_the_letters():
     assert len(server.texts) == len(set(server.texts)) == len(TEXTS)
     assert "a {text} in {classes}" in server.texts
     assert all("A. negative\nB. positive" in prompt for prompt in server.prompts)
-
-
-def test_tokens_of_a_letter_add_up_and_a_missing_one_has_the_least():
     teacher = load("http://127.0.0.1:9/v1", labels=("x", "y", "z"))
     listed = [
         {"token": "A", "logprob": -1.0},
@@ -85,7 +82,7 @@ def test_votes_of_draws_with_half_a_vote_for_each(several, requests):
     assert len(asked) == requests + 1 and len(notes.warnings) == 1  # the first one asks for log-probabilities
 
 
-def test_one_answer_alone_and_many_classes():
+def test_one_answer_alone_many_classes_and_a_model_that_names_none():
     with LLMServer(logprobs=False, several=False, samples=False) as server:
         notes = Notes()
         found = load(server, notes=notes).logits([["good film", "bad film"]], 8)
@@ -95,6 +92,9 @@ def test_one_answer_alone_and_many_classes():
     with LLMServer(answer=lambda text: "12") as server:
         found = load(server, labels=labels).logits([["a text"]], 8)
     assert found.argmax() == 11 and "12. class 11" in server.prompts[-1]
+    with LLMServer(answer=lambda text: "") as server, raising(DataError, key="teachers.llm.template"):
+        load(server).logits([[f"text {number}" for number in range(1000)]], 8)
+    assert len(server.paths) < 150
 
 
 @pytest.mark.parametrize(
@@ -116,12 +116,6 @@ def test_a_text_without_an_answer_is_asked_about_once_more(logprobs):
         found = teacher.logits([["good film", "odd film"]], 8)
     assert np.isfinite(found[0]).all() and np.isnan(found[1]).all()
     assert len({prompt for prompt in server.prompts if "odd" in prompt}) == 2
-
-
-def test_a_model_that_names_no_class_at_all_is_stopped():
-    with LLMServer(answer=lambda text: "") as server, raising(DataError, key="teachers.llm.template"):
-        load(server).logits([[f"text {number}" for number in range(1000)]], 8)
-    assert len(server.paths) < 150
 
 
 def test_parameters_that_a_server_refuses():
@@ -161,24 +155,18 @@ def test_a_text_that_the_server_refuses_has_no_answer(tmp_path):
     assert np.isnan(again).all() and len(server.paths) == 3
 
 
-def html(number, path):
-    return 200, {"content-type": "text/html"}, b"<html>welcome</html>"
-
-
-def half(number, path):
-    return 200, {}, b'{"choices": [{"mess'
-
-
-def cut(number, path):
-    return 200, {"content-length": "500"}, b'{"choices": [{"mess'
-
-
-def empty(number, path):
-    return 200, {}, b""
+def reply(status, headers, content):
+    return lambda number, path: (status, headers, content)
 
 
 def code(status, **headers):
-    return lambda number, path: (status, headers, json.dumps({"error": {"message": f"no: {KEY}"}}).encode())
+    return reply(status, headers, json.dumps({"error": {"message": f"no: {KEY}"}}).encode())
+
+
+html = reply(200, {"content-type": "text/html"}, b"<html>welcome</html>")
+half = reply(200, {}, b'{"choices": [{"mess')
+cut = reply(200, {"content-length": "500"}, b'{"choices": [{"mess')
+empty = reply(200, {}, b"")
 
 
 @pytest.mark.parametrize(
@@ -203,11 +191,17 @@ def test_faults_of_a_server(fault, kind, requests, monkeypatch, tmp_path):
         assert "MY_KEY" in error.what and error.key == "teachers.llm.key_variable"
 
 
-def test_a_key_that_is_missing(monkeypatch):
+def test_a_key_a_server_or_classes_that_are_missing(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with LLMServer(fault=code(401)) as server, raising(MissingError, hint="OPENAI_API_KEY"):
         load(server).logits([["a film"]], 8)
     assert server.keys == [None]
+    with LLMServer() as server:
+        pass
+    with pytest.raises(MissingError):
+        load(server).logits([["a film"]], 8)
+    with pytest.raises(ProfileError):
+        load("http://127.0.0.1:9/v1", labels=())
 
 
 @pytest.mark.parametrize("fault", [html, half, cut, empty, code(500), code(429), code(529)])
@@ -246,15 +240,6 @@ def test_a_server_that_stops_answering(tmp_path):
     assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 3
 
 
-def test_without_a_server_or_classes():
-    with LLMServer() as server:
-        pass
-    with pytest.raises(MissingError):
-        load(server).logits([["a film"]], 8)
-    with pytest.raises(ProfileError):
-        load("http://127.0.0.1:9/v1", labels=())
-
-
 @pytest.mark.parametrize(
     ("options", "key"),
     [
@@ -286,7 +271,7 @@ def test_the_number_of_requests_and_their_cost_are_limited(tmp_path):
     assert len(server.paths) == 40
 
 
-def test_answers_are_taken_from_the_file(tmp_path):
+def test_answers_are_taken_from_the_file_and_another_file_is_not_written_into(tmp_path):
     file = tmp_path / "folder" / "a.jsonl"
     with LLMServer(seconds=0.02) as server:
         first = load(server, file=file).logits([TEXTS], 8)
@@ -301,9 +286,6 @@ def test_answers_are_taken_from_the_file(tmp_path):
         third.logits([TEXTS], 8)
     assert len(server.paths) == 2 * len(TEXTS) + 1
     assert len(load(server, file=file).server.answers.known) == 2 * len(TEXTS)
-
-
-def test_another_file_is_not_written_into(tmp_path):
     file = tmp_path / "mine.jsonl"
     file.write_text('{"a": 1}\n{"a": 2}\n')
     with pytest.raises(DataError):
@@ -311,7 +293,7 @@ def test_another_file_is_not_written_into(tmp_path):
     assert file.read_text() == '{"a": 1}\n{"a": 2}\n'
 
 
-def test_an_estimate_asks_nothing_and_knows_the_answers(tmp_path):
+def test_an_estimate_asks_nothing_knows_the_answers_and_counts_votes(tmp_path):
     module, file = registry.load("teachers", "llm"), tmp_path / "a.jsonl"
     with LLMServer() as server:
         made = registry.options("teachers", "llm", {"endpoint": server.endpoint, "input_price": 2.0})
@@ -322,10 +304,6 @@ def test_an_estimate_asks_nothing_and_knows_the_answers(tmp_path):
     assert found["requests"] == len(TEXTS) - 3
     assert found["cost"] == pytest.approx(found["input_tokens"] * 2e-6)
     assert not registry.effective("teachers", "llm", made.model_dump()).keys() & {"max_cost", "timeout"}
-
-
-def test_an_estimate_counts_votes_that_come_one_at_a_time(tmp_path):
-    module, file = registry.load("teachers", "llm"), tmp_path / "a.jsonl"
     with LLMServer(logprobs=False, several=False) as server:
         made = registry.options("teachers", "llm", {"endpoint": server.endpoint, "votes": 3})
         load(server, votes=3, file=file).logits([TEXTS[:4]], 8)

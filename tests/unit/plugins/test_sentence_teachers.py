@@ -30,14 +30,6 @@ def load(plugin, folder, max_length=0, long_texts="cut", precision="fp32", **opt
     return registry.load("teachers", plugin).load(str(folder), made, labels=(), reporter=Notes(), **how)
 
 
-def test_a_missing_library_names_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    folder = tiny_teacher(tmp_path / "model")
-    (folder / "model_head.pkl").write_bytes(b"")
-    with raising(MissingError, hint="pip install 'kdcli[setfit]'"):
-        load("setfit", folder, trust=True)
-
-
 @pytest.mark.parametrize(
     ("labels", "problem"),
     [(COLOURS, None), (COLOURS, "single_label_classification"), (("score",), None), (("score",), "regression")],
@@ -65,15 +57,12 @@ def test_a_cross_encoder_that_the_library_has_saved(tmp_path):
     np.testing.assert_allclose(load("cross-encoder", folder).logits(PAIRS, 8), raw_logits(plain, *PAIRS), atol=1e-5)
 
 
-def test_a_cross_encoder_cuts_and_counts_long_pairs_and_reads_masks(tmp_path):
+def test_a_cross_encoder_cuts_long_pairs_and_what_is_none(tmp_path):
     folder = tiny_teacher(tmp_path / "model", COLOURS)
     columns = [[LONG, "warm [MASK]", "dull"], ["poor", "the cast", LONG]]
     teacher = load("cross-encoder", folder, max_length=20)
     np.testing.assert_allclose(teacher.logits(columns, 2), raw_logits(folder, *columns, max_length=20), atol=1e-5)
     assert (teacher.max_length, teacher.cut) == (20, 2)
-
-
-def test_what_is_no_cross_encoder(tmp_path):
     folder = tiny_teacher(tmp_path / "model")
     with raising(DataError, key="teacher.plugin"):
         load("cross-encoder", folder).logits([TEXTS], 8)
@@ -202,12 +191,16 @@ def test_heads_of_several_labels_are_refused(tmp_path, head):
         load("setfit", folder, trust=True)
 
 
-def test_the_pickle_is_read_on_explicit_trust_alone(tmp_path):
+def test_the_pickle_is_read_on_explicit_trust_alone_and_a_missing_library_names_what_to_install(tmp_path, monkeypatch):
     folder = tiny_teacher(tmp_path / "model")
     joblib.dump(Hostile(tmp_path / "ran"), folder / "model_head.pkl")
     with raising(KdError, key="teachers.setfit.trust", exit_code=3, hint="teachers.setfit.trust=true"):
         load("setfit", folder)
     assert not (tmp_path / "ran").exists()
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    (folder / "model_head.pkl").write_bytes(b"")
+    with raising(MissingError, hint="pip install 'kdcli[setfit]'"):
+        load("setfit", folder, trust=True)
 
 
 def test_what_is_no_model_of_setfit(tmp_path):
@@ -225,7 +218,7 @@ def test_what_is_no_model_of_setfit(tmp_path):
         load("setfit", folder, trust=True)
 
 
-def test_setfit_cuts_counts_and_follows_its_files(tmp_path):
+def test_setfit_cuts_counts_follows_its_files_and_keeps_the_contract(tmp_path):
     folder = make_setfit(tmp_path / "model", None, list(COLOURS))
     head = fitted(LogisticRegression(), folder, THREE)
     teacher = load("setfit", folder, max_length=16, trust=True)
@@ -239,11 +232,6 @@ def test_setfit_cuts_counts_and_follows_its_files(tmp_path):
     after = teacher.fingerprint()
     rewrite(folder, "1_Pooling/config.json", pooling_mode_mean_tokens=False, pooling_mode_cls_token=True)
     assert len({before, after, teacher.fingerprint()}) == 3
-
-
-def test_setfit_keeps_the_contract(tmp_path):
-    folder = make_setfit(tmp_path / "model", None, list(COLOURS))
-    fitted(LogisticRegression(), folder, THREE)
     found = {outcome.check: outcome for outcome in check_teacher("setfit", model=folder, options={"trust": True})}
     assert {outcome.result for outcome in found.values()} == {"passed"}
     assert found["logits"].detail == "single texts" and found["long texts"].detail == "read by cut"

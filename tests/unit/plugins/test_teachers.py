@@ -85,7 +85,7 @@ def test_the_representation_of_zero_shot_is_the_mean_over_its_sentences(tmp_path
     np.testing.assert_allclose(states, wanted, atol=1e-5)
 
 
-def test_zero_shot_with_another_template(tmp_path):
+def test_zero_shot_with_another_template_what_it_cannot_read_and_its_fingerprint(tmp_path):
     folder = tiny_teacher(tmp_path / "nli")
     found = load("zero-shot", folder, template="the {} plot").logits([TEXTS], 8)
     wanted = entailed(folder, TEXTS, [f"the {label} plot" for label in ("dull", "warm", "slow")], 0)
@@ -93,6 +93,27 @@ def test_zero_shot_with_another_template(tmp_path):
     for template in ("no place", "{} and {}"):
         with raising(KdError, key="teachers.zero-shot.template"):
             load("zero-shot", folder, template=template)
+    long = "warm " * 60
+    with raising(DataError, key=long):
+        load("zero-shot", folder, ("dull", long))
+    with pytest.raises(DataError):
+        load("zero-shot", folder, max_length=12)
+    for labels in ((), ("one",)):
+        with raising(KdError, exit_code=3):
+            load("zero-shot", folder, labels)
+    with raising(DataError, key="teacher.plugin"):
+        load("zero-shot", folder).logits([TEXTS, TEXTS], 8)
+    prints = {
+        load("zero-shot", folder).fingerprint(),
+        load("zero-shot", folder, ("dull", "warm")).fingerprint(),
+        load("zero-shot", folder, template="{}").fingerprint(),
+        load("zero-shot", folder, entailment="1").fingerprint(),
+        load("transformers", folder).fingerprint(),
+    }
+    assert len(prints) == 5
+    before = load("zero-shot", folder).fingerprint()
+    rewrite(folder, "tokenizer_config.json", padding_side="left")
+    assert load("zero-shot", folder).fingerprint() not in prints and before in prints
 
 
 @pytest.mark.parametrize("names", [NLI, NLI[::-1], ("entailment", "other"), ("other", "entailment")])
@@ -168,36 +189,6 @@ def test_zero_shot_in_windows_of_the_premise(tmp_path, way):
     wanted = getattr(entailed(folder, windows, sentences, 0), way)(axis=0)
     np.testing.assert_allclose(found[0], wanted, atol=1e-5)
     np.testing.assert_allclose(found[1:], entailed(folder, ["dull"], sentences, 0), atol=1e-5)
-
-
-def test_what_zero_shot_cannot_read(tmp_path):
-    folder = tiny_teacher(tmp_path / "nli")
-    long = "warm " * 60
-    with raising(DataError, key=long):
-        load("zero-shot", folder, ("dull", long))
-    with pytest.raises(DataError):
-        load("zero-shot", folder, max_length=12)
-    folder = tiny_teacher(tmp_path / "nli")
-    for labels in ((), ("one",)):
-        with raising(KdError, exit_code=3):
-            load("zero-shot", folder, labels)
-    with raising(DataError, key="teacher.plugin"):
-        load("zero-shot", folder).logits([TEXTS, TEXTS], 8)
-
-
-def test_the_fingerprint_of_zero_shot_has_its_sentences(tmp_path):
-    folder = tiny_teacher(tmp_path / "nli")
-    prints = {
-        load("zero-shot", folder).fingerprint(),
-        load("zero-shot", folder, ("dull", "warm")).fingerprint(),
-        load("zero-shot", folder, template="{}").fingerprint(),
-        load("zero-shot", folder, entailment="1").fingerprint(),
-        load("transformers", folder).fingerprint(),
-    }
-    assert len(prints) == 5
-    before = load("zero-shot", folder).fingerprint()
-    rewrite(folder, "tokenizer_config.json", padding_side="left")
-    assert load("zero-shot", folder).fingerprint() not in prints and before in prints
 
 
 @pytest.mark.parametrize("way", ["mean", "max"])
@@ -308,7 +299,7 @@ def test_an_ensemble_with_different_labels_is_an_error_that_names_both(tmp_path,
         load("ensemble", one, models=[str(two)])
 
 
-def test_an_ensemble_needs_two_models_and_a_weight_for_each(tmp_path):
+def test_an_ensemble_needs_two_models_has_the_lowest_limit_and_follows_its_files(tmp_path):
     one, two = make_two(tmp_path)
     for options, key in (
         ({}, "models"),
@@ -321,10 +312,6 @@ def test_an_ensemble_needs_two_models_and_a_weight_for_each(tmp_path):
         assert caught.value.key.startswith(f"teachers.ensemble.{key}")
     with raising(MissingError, key="teachers.ensemble.models"):
         load("ensemble", one, models=[str(tmp_path / "nowhere")])
-
-
-def test_an_ensemble_has_the_lowest_limit_counts_cuts_once_and_follows_its_files(tmp_path):
-    one, two = make_two(tmp_path)
     rewrite(two, "tokenizer_config.json", model_max_length=16)
     teacher = load("ensemble", one, models=[str(two)])
     teacher.logits([[LONG, "dull", "warm " * 20]], 2)

@@ -74,7 +74,7 @@ def point(stage, step, **values):
     return {"stage": stage, "step": step, **values}
 
 
-def test_points_that_are_replaced_cut_off_or_no_numbers(tmp_path):
+def test_curves_of_points_and_of_each_learning_rate(tmp_path):
     first = [point("student", step, loss=1.0) for step in (10, 20, 30)]
     again = [point("student", 30, loss=0.5), point("student", 40, loss=0.25)]
     file = written(tmp_path, *first, point("baseline", 5, loss=2.0), *again)
@@ -86,9 +86,6 @@ def test_points_that_are_replaced_cut_off_or_no_numbers(tmp_path):
     file.write_text(file.read_text() + '{"stage": "teacher", "st')
     (curve,) = read_curves(file, {}, {})
     assert curve.values == {"loss": [None, 1.0], "f1": [0.5, None], "lr": [0.1, 0.1]}
-
-
-def test_each_learning_rate_is_a_curve(tmp_path):
     points = [
         point("teacher", step, f1=peak * 1e4, lr=peak / step, peak_lr=peak)
         for peak in (2e-5, 5e-5, 1e-4)
@@ -107,9 +104,6 @@ def test_each_learning_rate_is_a_curve(tmp_path):
     found = read_curves(file, {}, {})
     assert [(curve.label, curve.steps) for curve in found] == [("lr 0.1", [1, 2]), ("lr 0.2", [1, 2]), ("", [1, 2])]
     assert found[2].values["lr"] == [1.0, 0.5]
-
-
-def test_a_student_that_has_ended_knows_its_curve_better(tmp_path):
     file = written(tmp_path, point("student", 99, loss=9.0), point("student-seed2", 7, loss=3.0))
     history = [{"update": 10, "epoch": 1.0, "loss": 1.0, "accuracy": 0.5}]
     first, second = read_curves(file, {"student": history}, {})
@@ -157,7 +151,7 @@ def test_where_they_part():
     assert [row["right"] for row in found.disagreements] == ["neither", "teacher", "student"]
 
 
-def test_scores_are_all_compared_and_their_errors_shared_on_one_side_of_gold():
+def test_scores_are_all_compared_within_their_range(tmp_path):
     found = made(SCORE, [1.0, 2.0, 5.0], [[1.5], [2.0], [4.0]], [[1.0], [5.0], [3.0]])
     assert sum(found.right.values()) == 3
     assert [(part["texts"][0], part["size"], part["right"]) for part in found.disagreements] == [
@@ -170,21 +164,11 @@ def test_scores_are_all_compared_and_their_errors_shared_on_one_side_of_gold():
     found = made(SCORE, [1.0, 2.0, 5.0, 3.0], [[1.5], [1.0], [4.0], [4.0]], [[2.0], [4.0], [2.0], [3.0]])
     assert [(text["texts"][0], text["size"]) for text in found.shared_errors] == [("text 2", 1.0), ("text 0", 0.5)]
     assert found.shared_errors[0]["right"] == "teacher"
-
-
-def test_scores_go_no_further_than_the_range(tmp_path):
     (dev,) = read_predictions(write_run(tmp_path / "run", labels=()) / "predictions.parquet", SCORE)
     assert all(logits.min() >= 0 and logits.max() <= 5 for logits in dev.logits.values())
 
 
-def test_no_more_than_the_widest_are_shown(monkeypatch):
-    monkeypatch.setattr(texts, "MOST", 2)
-    found = made(THREE, [0] * 4, [[2, 0, 0]] * 4, [[0, 1, 0], [0, 3, 0], [0, 2, 0], [2, 0, 0]])
-    assert [row["texts"][0] for row in found.disagreements] == ["text 1", "text 2"]
-    assert sum(found.right.values()) == 3
-
-
-def test_errors_that_both_make_the_surest_first():
+def test_errors_that_both_make_the_surest_first_and_no_more_than_the_widest(monkeypatch):
     teacher = [[4, 0, 0], [0, 2, 0], [0, 0, 3], [1, 0, 0], [9, 0, 0]]
     student = [[3, 0, 0], [2, 0, 0], [9, 0, 0], [0, 2, 0], [0, 4, 0]]
     found = made(THREE, [1, 2, 1, 1, 0], teacher, student)
@@ -199,6 +183,10 @@ def test_errors_that_both_make_the_surest_first():
     first = found.shared_errors[0]
     assert (first["texts"], first["right"]) == (["text 0"], "neither")
     assert (first["gold"], first["teacher"], first["student"]) == ("bee", "ay", "ay")
+    monkeypatch.setattr(texts, "MOST", 2)
+    found = made(THREE, [0] * 4, [[2, 0, 0]] * 4, [[0, 1, 0], [0, 3, 0], [0, 2, 0], [2, 0, 0]])
+    assert [row["texts"][0] for row in found.disagreements] == ["text 1", "text 2"]
+    assert sum(found.right.values()) == 3
 
 
 CLASSES = Task("made", "single", ("no", "yes"))

@@ -17,8 +17,6 @@ ALL = ["results", "curves", "transfer", "samples", "confusion", "disagreements",
 
 
 class Seen(HTMLParser):
-    """What a browser would make of a page: its elements, its identifiers, its text."""
-
     VOID = ("meta", "use", "path", "rect", "br", "img")
 
     def __init__(self, path):
@@ -53,8 +51,9 @@ def page(root):
     return Seen(report.output)
 
 
-def test_a_whole_run_has_all_sections(tmp_path):
-    report = write_report(write_run(tmp_path / "run"))
+def test_a_whole_run_has_all_sections_and_nothing_is_loaded(tmp_path):
+    root = write_run(tmp_path / "run")
+    report = write_report(root)
     assert (report.sections, report.left_out) == (ALL, [])
     seen = Seen(report.output)
     assert seen.open == [] and len(seen.ids) == len(set(seen.ids)) and set(ALL) <= set(seen.ids)
@@ -64,6 +63,9 @@ def test_a_whole_run_has_all_sections(tmp_path):
     assert "101 (10.1\u00a0%)" in seen.text and "rejected: broken characters" in seen.text and "1.750" in seen.text
     assert "2.13.0" in seen.text and "seed 7" in seen.text
     assert "The teacher's learning rate" in seen.text and "The generator's learning rate" not in seen.text
+    assert all(re.fullmatch(r"#\w+", address) and address[1:] in seen.ids for address in seen.addresses)
+    text = (root / NAME).read_text()
+    assert "default-src 'none'" in text and "@import" not in text and not re.search(r"url\((?!#)", text)
 
 
 def test_intervals_stand_beside_scores_and_shares(tmp_path):
@@ -135,14 +137,6 @@ def test_words_of_disagreements_are_coloured(tmp_path, monkeypatch):
     assert "mark" not in page(root).elements
 
 
-def test_nothing_is_loaded(tmp_path):
-    root = write_run(tmp_path / "run")
-    seen = page(root)
-    assert all(re.fullmatch(r"#\w+", address) and address[1:] in seen.ids for address in seen.addresses)
-    text = (root / NAME).read_text()
-    assert "default-src 'none'" in text and "@import" not in text and not re.search(r"url\((?!#)", text)
-
-
 @pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize("labels", [(), ("0", "1", "2")])
 def test_all_kinds_of_tasks(tmp_path, labels, pairs):
@@ -153,28 +147,30 @@ def test_all_kinds_of_tasks(tmp_path, labels, pairs):
     assert "86.0 ± 1.0" in seen.text and "those of the first seed" in seen.text
 
 
-def test_a_half_done_run_says_what_is_left_out(tmp_path):
-    report = write_report(write_run(tmp_path / "run", half=True))
+def test_a_half_done_run_says_what_is_left_out_and_one_that_has_only_begun(tmp_path):
+    root = write_run(tmp_path / "run", half=True)
+    report = write_report(root)
     assert report.sections == ["transfer", "samples", "profile", "provenance"]
     assert report.left_out == ["results", "curves", "confusion", "disagreements", "errors"]
     seen = Seen(report.output)
     assert "has not come to it: results, learning curves, predictions, disagreements, shared errors" in seen.text
     assert "The teacher has not labelled these texts yet." in seen.text
-
-
-def test_a_run_that_has_only_begun(tmp_path):
-    root = write_run(tmp_path / "run", half=True)
     (root / "kd.lock").unlink()
     (root / "transfer" / "transfer.parquet").unlink()
     assert write_report(root).sections == ["profile"]
 
 
-def test_counts_of_a_corpus(tmp_path):
+def test_counts_of_a_corpus_and_a_long_text_that_is_cut(tmp_path):
     root = write_run(tmp_path / "run", half=True)
     (root / "profile.toml").write_text((root / "profile.toml").read_text().replace("lite+heavy", "corpus"))
     write_lock(root, {"corpus": entry("corpus"), "lite": entry("lite")})
     text = page(root).text
     assert "too long" in text and "99" in text and "texts fabricated" not in text
+    texts = {"sentence": ["word " * 100_000, ""], "source": ["original"] * 2, "label": ["0", "1"]}
+    pl.DataFrame(texts).write_parquet(root / "transfer" / "transfer.parquet")
+    seen = page(root)
+    assert f"{('word ' * 200)}… (500,000 characters)" in seen.text
+    assert len((root / NAME).read_bytes()) < 100_000
 
 
 def test_only_a_page_of_kds_own_is_written_again(tmp_path):
@@ -191,12 +187,3 @@ def test_only_a_page_of_kds_own_is_written_again(tmp_path):
     for output in (tmp_path, root / "metrics.jsonl", root / "student" / "report.html"):
         with pytest.raises(UsageError):
             write_report(root, output=output, force=True)
-
-
-def test_a_long_text_is_cut_and_says_so(tmp_path):
-    root = write_run(tmp_path / "run", half=True)
-    texts = {"sentence": ["word " * 100_000, ""], "source": ["original"] * 2, "label": ["0", "1"]}
-    pl.DataFrame(texts).write_parquet(root / "transfer" / "transfer.parquet")
-    seen = page(root)
-    assert f"{('word ' * 200)}… (500,000 characters)" in seen.text
-    assert len((root / NAME).read_bytes()) < 100_000

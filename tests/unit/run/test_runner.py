@@ -82,13 +82,26 @@ def chain(tmp_path, monkeypatch):
     return Chain(tmp_path)
 
 
-def test_second_run_has_nothing_to_do_and_rebuilds_the_results(chain):
+def test_second_run_has_nothing_to_do_but_what_depends_on_a_changed_input(chain):
     first, second = chain.run(), chain.run()
     assert [outcome.reasons for outcome in first] == [["first run"], ["first run"]]
     assert Fake.runs == []
     expected = [Note("lite", (3,)), Note("join", (6,))]
     assert [outcome.result for outcome in first] == [outcome.result for outcome in second] == expected
     assert results(chain.root) == {"lite": expected[0], "join": expected[1]}
+    chain.letters.write_text("abd")
+    assert [outcome.reasons for outcome in chain.run()] == [["input letters changed"], ["input lite changed"]]
+    assert Fake.runs == ["lite", "join"] and artefact(chain.root, "joined").read_text() == "ABDABD"
+    chain.run()
+    artefact(chain.root, "lite").unlink()
+    chain.run()
+    assert Fake.runs == ["lite"]
+    chain.run()
+    chain.letters.write_text("xyz")
+    Fake.runs.clear()
+    outcomes = would_run(chain.steps(), Lock(chain.root), force=False)
+    assert [outcome.reasons[0] for outcome in outcomes] == ["input letters changed", "input lite will change"]
+    assert Fake.runs == []
 
 
 def test_a_plugin_file_that_breaks_while_a_stage_runs_costs_nothing(chain, tmp_path, monkeypatch):
@@ -104,23 +117,6 @@ def test_a_plugin_file_that_breaks_while_a_stage_runs_costs_nothing(chain, tmp_p
     chain.run(chain.steps(Upper("letters", change)))
     entry = Lock(tmp_path).entry("lite")
     assert entry and entry.ended and entry.versions["own.py"] == version
-
-
-def test_a_changed_input_runs_or_would_run_all_that_depends_on_it(chain):
-    chain.run()
-    chain.letters.write_text("abd")
-    assert [outcome.reasons for outcome in chain.run()] == [["input letters changed"], ["input lite changed"]]
-    assert Fake.runs == ["lite", "join"] and artefact(chain.root, "joined").read_text() == "ABDABD"
-    chain.run()
-    artefact(chain.root, "lite").unlink()
-    chain.run()
-    assert Fake.runs == ["lite"]
-    chain.run()
-    chain.letters.write_text("xyz")
-    Fake.runs.clear()
-    outcomes = would_run(chain.steps(), Lock(chain.root), force=False)
-    assert [outcome.reasons[0] for outcome in outcomes] == ["input letters changed", "input lite will change"]
-    assert Fake.runs == []
 
 
 @pytest.mark.parametrize("error", [KdError("out of luck"), KeyboardInterrupt()])
@@ -169,12 +165,18 @@ def test_no_output_replaces_what_the_run_reads(chain, place):
     assert Fake.runs == [] and chain.letters.read_text() == "abc"
 
 
-def test_a_missing_input_is_an_error_before_the_work(chain, tmp_path):
+def test_a_missing_input_and_the_lock_file_of_an_older_kd_are_errors_before_the_work(chain, tmp_path):
     with raising(DataError, file=tmp_path / "reviews.txt") as caught:
         chain.run(chain.steps(Upper("letters"), Doubled("reviews")))
     assert caught.value.hint is None and Fake.runs == []
     with raising(DataError, file=artefact(tmp_path, "lite")):
         chain.run(chain.steps()[1:])
+    old = {"lite": {"parameters": {}, "inputs": {}, "outputs": {"lite": "0"}, "result": {}, "versions": {}}}
+    (chain.root / "kd.lock").write_text(json.dumps(old))
+    with raising(DataError, "older kd", hint=("--run-dir", "--force")):
+        chain.run()
+    chain.run(force=True)
+    assert list(Lock(chain.root).entries()) == ["lite", "join"]
 
 
 def test_select_takes_a_range_of_stages():
@@ -195,15 +197,6 @@ def test_a_damaged_lock_file_is_an_error(chain, text):
     (chain.root / "kd.lock").write_text(text)
     with raising(DataError, file=chain.root / "kd.lock"):
         chain.run()
-
-
-def test_the_lock_file_of_an_older_kd_is_an_error_unless_it_is_made_again(chain):
-    old = {"lite": {"parameters": {}, "inputs": {}, "outputs": {"lite": "0"}, "result": {}, "versions": {}}}
-    (chain.root / "kd.lock").write_text(json.dumps(old))
-    with raising(DataError, "older kd", hint=("--run-dir", "--force")):
-        chain.run()
-    chain.run(force=True)
-    assert list(Lock(chain.root).entries()) == ["lite", "join"]
 
 
 def test_processes_of_torchrun_leave_the_record_to_the_main_one(chain, monkeypatch):

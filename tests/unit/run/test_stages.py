@@ -165,13 +165,17 @@ def test_what_a_setting_touches(steps, change, expected):
     assert changed(steps, before, change) == expected
 
 
-def test_models_and_tokenizers_on_this_machine_are_inputs(steps, tmp_path):
+def test_models_tokenizers_and_plugin_files_on_this_machine_are_inputs(steps, tmp_path, monkeypatch):
     (tmp_path / "lm").mkdir()
     (tmp_path / "bpe").mkdir()
     options = {"model": str(tmp_path / "lm"), "tokenizer": str(tmp_path / "bpe"), "from_scratch": True}
     step = of(steps(transfer={"method": "heavy"}, generators={"gpt2": options}), "fine-tune")
     assert step.inputs["model"] == tmp_path / "lm" and step.inputs["tokenizer"] == tmp_path / "bpe"
     assert set(of(steps(transfer={"method": "heavy"}), "fine-tune").inputs) == {"cache"}
+    (tmp_path / "mine.py").write_text("api_version = 2\ndef tag(texts): ...\n")
+    monkeypatch.setenv("KD_CODE", str(tmp_path / "mine.py"))
+    step = of(steps(transfer={"lite": {"tagger": "mine"}}), "lite")
+    assert tmp_path / "mine.py" in step.inputs.values()
 
 
 def test_options_that_are_paths_are_recorded_as_text(steps, tmp_path, make_plugin):
@@ -191,19 +195,9 @@ load = fine_tune
     assert step.inputs["model"] == tmp_path
 
 
-def test_a_plugin_file_is_an_input(steps, tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text("api_version = 2\ndef tag(texts): ...\n")
-    monkeypatch.setenv("KD_CODE", str(tmp_path / "mine.py"))
-    step = of(steps(transfer={"lite": {"tagger": "mine"}}), "lite")
-    assert tmp_path / "mine.py" in step.inputs.values()
-
-
-def test_a_corpus_without_files_is_an_error_before_any_work(steps):
+def test_a_corpus_without_files_and_a_transfer_set_of_another_method_are_errors_before_any_work(steps, tmp_path):
     with raising(ProfileError, key="transfer.corpus.files", hint="--input"):
         steps(transfer={"method": "lite+corpus", "corpus": {"files": []}})
-
-
-def test_a_transfer_set_of_another_method_is_named(steps, tmp_path):
     folder = tmp_path / "run" / "transfer"
     folder.mkdir(parents=True)
     (folder / "heavy.parquet").write_bytes(b"")
@@ -221,22 +215,19 @@ def run(tmp_path):
     return folder
 
 
-def test_a_run_stands_for_its_student(run):
-    assert student_folder(run) == run / "student"
-    assert student_folder(run / "student") == run / "student"
-    assert student_folder(run.parent / "elsewhere") == run.parent / "elsewhere"
-    (run / "student").rmdir()
-    with pytest.raises(DataError, match="no student yet"):
-        student_folder(run)
-
-
-def test_the_profile_is_that_of_the_run_around(run, monkeypatch):
+def test_a_run_stands_for_its_student_and_has_its_profile(run, monkeypatch):
     assert profile_of(run) == profile_of(run / "student") == run / "profile.toml"
     assert profile_of(run.parent) is None
     monkeypatch.chdir(run)
     assert profile_of(Path("student")) == run / "profile.toml"
     (run / "profile.toml").unlink()
     assert profile_of(Path("student")) is None
+    assert student_folder(run) == run / "student"
+    assert student_folder(run / "student") == run / "student"
+    assert student_folder(run.parent / "elsewhere") == run.parent / "elsewhere"
+    (run / "student").rmdir()
+    with pytest.raises(DataError, match="no student yet"):
+        student_folder(run)
 
 
 def test_the_teacher_of_a_run(run):
@@ -257,7 +248,7 @@ def scalars(folder):
     return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def test_every_point_goes_to_a_file(tmp_path, notes):
+def test_every_point_goes_to_a_file_and_a_tracker_that_fails_is_left_out(tmp_path, notes, wandb, monkeypatch):
     with tracking(("tensorboard",), tmp_path, "sst2", "cpu", notes):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -269,6 +260,16 @@ def test_every_point_goes_to_a_file(tmp_path, notes):
         ("student", 1, 1.0),
         ("student", 1, None),
     ]
+
+    def log(run, values, step=None):
+        raise ConnectionError("no network\nat all")
+
+    monkeypatch.setattr(FakeRun, "log", log)
+    with tracking(("wandb", "tensorboard"), tmp_path, "sst2", "cpu", notes) as track:
+        track.metrics("student", 1, **{"loss": 2.0})
+        track.metrics("student", 2, **{"loss": 1.0})
+    assert notes.warnings == ["wandb does not track any more: ConnectionError: no network"]
+    assert scalars(tmp_path / "tensorboard") == {"student/loss": [(1, 2.0), (2, 1.0)]}
 
 
 class FakeRun:
@@ -320,18 +321,6 @@ def test_wandb_has_an_axis_for_each_stage(tmp_path, wandb, notes):
     ]
     assert run.finished and notes.warnings == []
     assert (tmp_path / "first" / "tensorboard").is_dir()
-
-
-def test_a_tracker_that_fails_is_left_out_and_the_others_go_on(tmp_path, wandb, notes, monkeypatch):
-    def log(run, values, step=None):
-        raise ConnectionError("no network\nat all")
-
-    monkeypatch.setattr(FakeRun, "log", log)
-    with tracking(("wandb", "tensorboard"), tmp_path, "sst2", "cpu", notes) as track:
-        track.metrics("student", 1, **{"loss": 2.0})
-        track.metrics("student", 2, **{"loss": 1.0})
-    assert notes.warnings == ["wandb does not track any more: ConnectionError: no network"]
-    assert scalars(tmp_path / "tensorboard") == {"student/loss": [(1, 2.0), (2, 1.0)]}
 
 
 def test_a_folder_named_like_a_tracker_is_not_the_library(monkeypatch, tmp_path):

@@ -1,16 +1,13 @@
-import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kdcli.errors import DataError, PluginError, UsageError
 from kdcli.files import MARKER
-from kdcli.scaffold import GROUPS, NAME, new_plugin, template
+from kdcli.scaffold import GROUPS, new_plugin, template
 
 ROOT = Path(__file__).resolve().parents[3]
 every_kind = pytest.mark.parametrize("kind", GROUPS)
@@ -22,7 +19,7 @@ def python(*arguments, cwd):
 
 
 @every_kind
-def test_a_package_of_its_name_is_written(kind, tmp_path):
+def test_a_package_of_its_name_is_written_and_no_file_of_the_template_is_left_out(kind, tmp_path):
     new = new_plugin(kind=kind, name="my_own", folder=tmp_path / "deep" / "kd-my_own")
     files = sorted(path.relative_to(new.folder).as_posix() for path in new.folder.rglob("*") if path.is_file())
     assert files == sorted([MARKER, *new.files])
@@ -31,10 +28,6 @@ def test_a_package_of_its_name_is_written(kind, tmp_path):
     assert project["name"] == new.distribution == "kd-my_own" and "kdcli" in project["dependencies"]
     assert project["entry-points"] == {f"kdcli.{GROUPS[kind]}": {"my_own": new.package}}
     assert not any("example" in path.read_text() for path in new.folder.rglob("*") if path.is_file())
-
-
-@every_kind
-def test_a_template_has_no_file_that_is_left_out(kind):
     folder = ROOT / "kdcli/scaffold" / kind
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     caches = ("__pycache__", ".ruff_cache", ".mypy_cache", ".pytest_cache")
@@ -58,7 +51,7 @@ def test_linted_under_any_name(tmp_path, name):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_folder_that_is_there_is_kept(tmp_path):
+def test_a_folder_that_is_there_is_kept_and_a_name_that_is_taken_is_refused(tmp_path, make_plugin):
     new = new_plugin(kind="tagger", name="mine", folder=tmp_path / "mine")
     (new.folder / "README.md").write_text("changed")
     with pytest.raises(DataError, match="exists already"):
@@ -72,6 +65,15 @@ def test_a_folder_that_is_there_is_kept(tmp_path):
         with pytest.raises(DataError):
             new_plugin(kind="tagger", name="mine", folder=folder, force=True)
     assert (new.folder / "notes.txt").exists() and (tmp_path / "file").read_text() == "a file"
+    with pytest.raises(PluginError, match="a student is named bilstm already: kdcli:bilstm"):
+        new_plugin(kind="student", name="bilstm", folder=tmp_path / "new")
+    with pytest.raises(PluginError, match="a package named kd_gpt2 is installed already"):
+        new_plugin(kind="student", name="gpt2", folder=tmp_path / "new")
+    make_plugin("kd-mine", "[kdcli.students]\nmine = kd_mine\n", module="kd_mine")
+    with pytest.raises(PluginError, match="named mine already: kd-mine:mine"):
+        new_plugin(kind="student", name="mine", folder=tmp_path / "new")
+    new_plugin(kind="student", name="mine", folder=tmp_path / "new", force=True)
+    assert (tmp_path / "new" / "kd_mine" / "__init__.py").exists()
 
 
 @pytest.mark.parametrize(
@@ -83,23 +85,3 @@ def test_no_name(tmp_path, name, likely):
         new_plugin(kind="student", name=name, folder=tmp_path / "new")
     assert caught.value.hint.partition(": ")[2] == (likely or "")
     assert not (tmp_path / "new").exists()
-
-
-@given(st.text(st.sampled_from("ab1_-.A/ \n"), max_size=6))
-def test_names_are_names_of_modules_and_distributions(name):
-    module = re.fullmatch(r"kd_[a-z0-9_]*", f"kd_{name}") and name.isidentifier()
-    distribution = re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", f"kd-{name}")
-    if NAME.fullmatch(name):
-        assert module and distribution
-
-
-def test_a_name_that_is_taken(tmp_path, make_plugin):
-    with pytest.raises(PluginError, match="a student is named bilstm already: kdcli:bilstm"):
-        new_plugin(kind="student", name="bilstm", folder=tmp_path / "new")
-    with pytest.raises(PluginError, match="a package named kd_gpt2 is installed already"):
-        new_plugin(kind="student", name="gpt2", folder=tmp_path / "new")
-    make_plugin("kd-mine", "[kdcli.students]\nmine = kd_mine\n", module="kd_mine")
-    with pytest.raises(PluginError, match="named mine already: kd-mine:mine"):
-        new_plugin(kind="student", name="mine", folder=tmp_path / "new")
-    new_plugin(kind="student", name="mine", folder=tmp_path / "new", force=True)
-    assert (tmp_path / "new" / "kd_mine" / "__init__.py").exists()

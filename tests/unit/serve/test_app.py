@@ -1,6 +1,5 @@
 import asyncio
 import json
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,8 +11,8 @@ from made_student import KINDS, PAIR, TEXTS, columns, make_student
 
 from kdcli.api import Task
 from kdcli.cli.ui import plain
-from kdcli.errors import DataError, KdError
-from kdcli.serve.app import Limits, create_app, serve
+from kdcli.errors import DataError
+from kdcli.serve.app import Limits, create_app
 from kdcli.serve.requests import Together
 from kdcli.student.deferral import Calibration, Familiar
 from kdcli.student.student import load_student
@@ -183,9 +182,3 @@ def test_requests_that_wait_are_computed_together():
 
     assert asyncio.run(ask()) == ([["ONE"], ["TWO", "THREE"], ["FOUR"]], ["FIVE"])
     assert calls == [["one"], ["two", "three", "four"], ["broken"], ["five"]]
-
-
-def test_an_address_that_cannot_be_listened_at(student):
-    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(KdError) as caught:
-        serve(create_app(student), host="127.0.0.1", port=other.getsockname()[1], ready=print)
-    assert caught.value.exit_code == 1 and "is taken" in str(caught.value) and "--port 0" in caught.value.hint

@@ -59,12 +59,8 @@ def words_of(texts, tokenizer):
 def test_arrays_of_a_joined_set(tmp_path, suffix):
     result, output = run(tmp_path, single(tmp_path, suffix))
     examples, tokenizer = load_examples(output, SINGLE), load_tokenizer(output)
-    assert words_of(examples.texts[0], tokenizer) == [
-        ["a", "good", "film"],
-        ["a", "[MASK]", "film"],
-        ["[MASK]"],
-        ["bad", "bad", "bad"],
-    ]
+    words = [["a", "good", "film"], ["a", "[MASK]", "film"], ["[MASK]"], ["bad", "bad", "bad"]]
+    assert words_of(examples.texts[0], tokenizer) == words
     assert examples.lengths.tolist() == [3, 3, 1, 3]
     # Full float32 precision, whatever the form of the table.
     expected = np.array([[-0.1, 1.5], [1e-30, 2.0], [0.1, -0.7], [3.3, 1 / 3]], np.float32)
@@ -177,12 +173,8 @@ def test_vectors_of_a_file(tmp_path):
     vectors, words = load_vectors(output), vocabulary(load_tokenizer(output))
     assert vectors.matrix.shape == (7, 3)
     assert words[6] == "unseen", "a word that has a vector can be read though the joined set has it not"
-    assert vectors.matrix[[words.index(word) for word in ("unseen", "film", "good", "[PAD]")]].tolist() == [
-        [7, 8, 9],
-        [1, 2, 3],
-        [4, 5, 6],
-        [0, 0, 0],
-    ]
+    known = vectors.matrix[[words.index(word) for word in ("unseen", "film", "good", "[PAD]")]]
+    assert known.tolist() == [[7, 8, 9], [1, 2, 3], [4, 5, 6], [0, 0, 0]]
     others = vectors.matrix[[words.index(word) for word in ("a", "bad", "[MASK]")]]
     assert np.abs(others).max() <= 0.25
     assert len(np.unique(others)) == others.size
@@ -208,15 +200,12 @@ def asked(monkeypatch):
     return asked
 
 
-def test_vectors_of_an_encoder(tmp_path, asked):
+def test_vectors_and_word_pieces_of_an_encoder(tmp_path, asked):
     result, output = run(tmp_path, single(tmp_path), encoder="some/encoder", vectors="teacher", dimension=5)
     assert asked == [("some/encoder", vocabulary(load_tokenizer(output)), 5, "cpu")]
     assert vocabulary(load_tokenizer(output))[6:] == ["scene"]
     assert load_vectors(output).matrix[1:].min() == 1
     assert (result.vectors, result.found) == ("encoder some/encoder", 7)
-
-
-def test_words_are_cut_into_the_pieces_of_an_encoder_and_not_of_a_file(tmp_path, asked):
     notes, said = Notes(), "a word outside the vocabulary is read as [MASK]"
     how = {"word_pieces": True, "reporter": notes}
     _, output = run(tmp_path, single(tmp_path), encoder="some/encoder", vectors="teacher", **how)

@@ -73,7 +73,7 @@ def test_the_target_is_missed_in_at_most_one_of_twenty_calibrations(texts, agree
     assert np.mean(answered) > 0.05  # which is not kept by answering nothing
 
 
-def test_a_calibration_counts_what_lies_strictly_above_each_threshold():
+def test_a_calibration_counts_what_lies_strictly_above_each_threshold_and_is_cross_fitted_by_halves():
     margin = np.array([0.9, 0.8, 0.8, 0.7, 0.6, 0.5, -inf, 0.4])
     wrong = np.array([False, True, False, False, True, False, True, False])
     right = np.array([[True] * 4 + [False] * 4, [True, False, True, True, True, False, True, True]])
@@ -88,9 +88,6 @@ def test_a_calibration_counts_what_lies_strictly_above_each_threshold():
     assert found.defers(margin, 0.5).tolist() == [False] * 4 + [True] * 4
     assert found.defers(margin, 0.01).tolist() == [False] * 6 + [True, False]
     assert found.errors(0.99) is None and found.defers(margin, 0.99).all()
-
-
-def test_cross_fitting_is_done_by_halves():
     margin, wrong = simulate(np.random.default_rng(2), 4000, ties=False)
     found = calibrate(margin, wrong, agree=0.95, familiar=ALL)
     answered, agreement = cross_fit(margin, wrong, found)
@@ -99,7 +96,7 @@ def test_cross_fitting_is_done_by_halves():
     assert 0.95 <= agreement <= 0.97
 
 
-def test_margins_and_differences():
+def test_margins_differences_and_what_is_familiar():
     logits = np.array([[1.0, 3.0, 2.5], [0.0, -1.0, -4.0]], np.float32)
     few = counts([5, 50], [0.2, 0.0])
     assert margins(logits, few, CLASSES, ALL).tolist() == [0.5, 1.0]
@@ -110,9 +107,6 @@ def test_margins_and_differences():
     assert differs(logits, logits + 1, CLASSES).tolist() == [False, False]
     scores = np.array([[4.0], [9.0], [1.0]]), np.array([[4.4], [5.0], [1.6]])  # 9 is beyond the range
     assert differs(*scores, SCORE, 0.5).tolist() == [False, False, True]
-
-
-def test_99_of_100_texts_are_familiar():
     random = np.random.default_rng(1)
     some = counts(random.integers(1, 1000, 1000), random.random(1000))
     found = Familiar.like(some)

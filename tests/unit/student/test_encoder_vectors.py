@@ -32,16 +32,9 @@ def make_encoder(folder, mask="[MASK]"):
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": mask}
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **names)
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(pieces),
-        hidden_size=HIDDEN,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        initializer_range=0.5,
-    )
+    sizes = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     fast.save_pretrained(folder)
-    BertModel(config).save_pretrained(folder)
+    BertModel(BertConfig(vocab_size=len(pieces), initializer_range=0.5, **sizes)).save_pretrained(folder)
     return folder
 
 
@@ -107,7 +100,7 @@ def test_special_words_are_the_encoders_own(tmp_path):
     np.testing.assert_allclose(vectors, plain_projection(named, 8), atol=1e-5)
 
 
-def test_a_piece_is_read_alone_between_the_encoders_special_tokens(encoder):
+def test_words_and_pieces_of_a_wordpiece_vocabulary(encoder):
     words = [*WORDS, "##film", "##wit"]
     vectors = encoder_vectors(encoder, words, 8, device="cpu")
     ids = Tokenizer.from_file(str(encoder / "tokenizer.json")).get_vocab()
@@ -118,6 +111,8 @@ def test_a_piece_is_read_alone_between_the_encoders_special_tokens(encoder):
     np.testing.assert_allclose(vectors, plain_projection(states, 8), atol=1e-5)
     found = list(encoder_pieces(encoder, QuietReporter()))
     assert found == [f"##{word}" for word in WHOLE]
+    words = list(encoder_words(encoder, QuietReporter()))
+    assert words == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "-", *WHOLE]
 
 
 def test_half_precision_weights_are_computed_in_full(encoder, tmp_path):
@@ -125,11 +120,6 @@ def test_half_precision_weights_are_computed_in_full(encoder, tmp_path):
     BertModel.from_pretrained(encoder).half().save_pretrained(tmp_path)
     vectors = encoder_vectors(tmp_path, WORDS, 4, device="cpu")
     np.testing.assert_allclose(vectors, encoder_vectors(encoder, WORDS, 4, device="cpu"), atol=0.02)
-
-
-def test_the_words_of_a_wordpiece_vocabulary_are_those_that_no_piece_continues(encoder):
-    words = list(encoder_words(encoder, QuietReporter()))
-    assert words == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "-", *WHOLE]
 
 
 @pytest.mark.parametrize("mark", ["\u0120", "\u2581"])

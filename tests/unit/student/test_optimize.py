@@ -45,7 +45,7 @@ def test_kl_from_teacher_to_student_times_t_squared(temperature):
     assert kl(*tensors(STUDENT, TEACHER), temperature).item() == pytest.approx(expected * temperature**2, rel=1e-4)
 
 
-def test_label_losses():
+def test_label_losses_and_the_weights_of_both():
     expected = -log_softmax(STUDENT, 1)[np.arange(5), LABELS].mean()
     assert label_losses(*tensors(STUDENT, LABELS)).mean().item() == pytest.approx(expected, rel=1e-5)
     scores = np.arange(5, dtype=np.float32)
@@ -59,6 +59,15 @@ def test_label_losses():
     assert label_losses(*tensors(STUDENT, SETS)).numpy() == pytest.approx(expected(SETS), rel=1e-4)
     soft = 1 / (1 + np.exp(-TEACHER.astype(np.float64)))
     assert bce(*tensors(STUDENT, TEACHER)).item() == pytest.approx(expected(soft).mean(), rel=1e-4)
+    student, teacher, labels = tensors(STUDENT, TEACHER, LABELS)
+    both = loss_of(StudentSettings(kd_weight=0.3, ce_weight=2.0))(student, teacher, labels)
+    expected = 0.3 * mse(student, teacher).item() + 2 * label_losses(student, labels).mean().item()
+    assert both.item() == pytest.approx(expected)
+    assert loss_of(StudentSettings(kd_weight=2.0))(student, teacher, None).item() == 2 * mse(student, teacher).item()
+    alone = loss_of(StudentSettings(kd_weight=0.0, ce_weight=1.0))(student, None, labels)
+    assert alone.item() == label_losses(student, labels).mean().item()
+    warm = loss_of(StudentSettings(kd_loss="kl", temperature=3.0))(student, teacher, None)
+    assert warm.item() == kl(student, teacher, 3.0).item()
 
 
 SETS = np.array([[0, 1, 1], [0, 0, 1], [0, 0, 0], [0, 1, 0], [1, 0, 1]], bool)
@@ -74,18 +83,6 @@ def test_balanced_weights_are_those_of_scikit_learn():
     each = [compute_sample_weight("balanced", label) for label in SETS.T]
     plain, weighted = (label_losses(*tensors(STUDENT, SETS), one) for one in (None, balanced_weights(SETS, 3)))
     assert weighted.numpy() == pytest.approx(plain.numpy() * np.stack(each, 1), rel=1e-5)
-
-
-def test_weights():
-    student, teacher, labels = tensors(STUDENT, TEACHER, LABELS)
-    both = loss_of(StudentSettings(kd_weight=0.3, ce_weight=2.0))(student, teacher, labels)
-    expected = 0.3 * mse(student, teacher).item() + 2 * label_losses(student, labels).mean().item()
-    assert both.item() == pytest.approx(expected)
-    assert loss_of(StudentSettings(kd_weight=2.0))(student, teacher, None).item() == 2 * mse(student, teacher).item()
-    alone = loss_of(StudentSettings(kd_weight=0.0, ce_weight=1.0))(student, None, labels)
-    assert alone.item() == label_losses(student, labels).mean().item()
-    warm = loss_of(StudentSettings(kd_loss="kl", temperature=3.0))(student, teacher, None)
-    assert warm.item() == kl(student, teacher, 3.0).item()
 
 
 CPU = torch.device("cpu")

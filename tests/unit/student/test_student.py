@@ -26,7 +26,7 @@ each_form = pytest.mark.parametrize("torch", [False, True], ids=["numpy", "torch
 
 
 @each_kind
-def test_logits_are_the_modules(tmp_path, task):
+def test_logits_are_the_modules_and_batches_make_no_difference(tmp_path, task, monkeypatch):
     folder = make_student(tmp_path / "student", task)
     fast, module = load_student(folder), load_student(folder, torch=True)
     assert fast.compute is not None and module.compute is None
@@ -45,12 +45,7 @@ def test_logits_are_the_modules(tmp_path, task):
         sum(value.size for value in fast.weights.values()),
         sum(value.size for name, value in fast.weights.items() if not name.startswith("embedding.")),
     )
-
-
-@each_kind
-def test_batches_make_no_difference(tmp_path, task, monkeypatch):
-    student = load_student(make_student(tmp_path / "student", task))
-    texts = columns(task, TEXTS * 10)
+    student, texts = fast, columns(task, TEXTS * 10)
     expected = student.logits(texts)
     sizes, compute = [], student.compute
     student.compute = lambda words, lengths: sizes.append(words) or compute(words, lengths)

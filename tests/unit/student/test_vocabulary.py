@@ -28,7 +28,7 @@ def rows(texts):
     return [texts.words[begin:end].tolist() for begin, end in zip(texts.offsets, texts.offsets[1:], strict=False)]
 
 
-def test_words_by_frequency_behind_the_special_ones():
+def test_words_by_frequency_behind_the_special_ones_and_others_where_there_is_room():
     words = vocabulary(trained())
     assert words[:2] == ["[PAD]", "[MASK]"]
     assert words[2:7] == ["a", "film", "good", "'", "it"]
@@ -37,9 +37,6 @@ def test_words_by_frequency_behind_the_special_ones():
     assert vocabulary(trained(max_size=4)) == ["[PAD]", "[MASK]", "a", "film"]
     assert vocabulary(trained(min_freq=3)) == ["[PAD]", "[MASK]", "a", "film", "good"]
     assert {"GOOD", "café", "It"} <= set(vocabulary(trained(lowercase=False)))
-
-
-def test_other_words_fill_what_room_there_is():
     own = vocabulary(trained())
     more = ["film", "Actress", "x", "two words", "semi-colon", "[unused1]", "plot", "actress", "scene", "late"]
     room = len(own) + 3
@@ -57,7 +54,7 @@ def test_other_words_fill_what_room_there_is():
 PIECES = ["f", "##i", "##s", "g", "##oo", "##ING", "##d"]
 
 
-def test_a_word_outside_the_vocabulary_is_read_in_pieces():
+def test_a_word_outside_the_vocabulary_is_read_in_pieces_unless_it_is_too_long():
     tokenizer = train_vocabulary([pl.Series(TEXTS)], max_size=100, min_freq=2, lowercase=True, pieces=iter(PIECES))
     assert vocabulary(tokenizer) == ["[PAD]", "[MASK]", "a", "film", "good", "'", "it", *PIECES[:5], "##d"]
     for text, tokens in {
@@ -73,9 +70,6 @@ def test_a_word_outside_the_vocabulary_is_read_in_pieces():
     assert vocabulary(train_vocabulary([pl.Series(TEXTS)], **how)) == ["[PAD]", "[MASK]", "a", "film", *PIECES[:4]]
     how |= {"max_size": 100, "pieces": iter(PIECES), "more": iter(["scene", "##x"])}
     assert vocabulary(train_vocabulary([pl.Series(["a b"])], **how))[2:] == ["a", "b", *PIECES[:5], "##d", "scene"]
-
-
-def test_a_word_too_long_for_pieces_is_a_masked_one_here_as_in_the_tokenizer():
     long = "ab" * 51
     tokenizer = train_vocabulary(
         [pl.Series([f"{long} a"])], max_size=100, min_freq=1, lowercase=True, pieces=iter(PIECES)
@@ -86,14 +80,33 @@ def test_a_word_too_long_for_pieces_is_a_masked_one_here_as_in_the_tokenizer():
     assert rows(encode_texts(pl.Series([long]), whole, 9)) == [[whole.token_to_id(long)]]
 
 
-def test_mask_is_one_word_and_other_marks_are_text():
+def test_odd_texts_and_masks_and_what_is_remembered_changes_nothing(monkeypatch):
     tokenizer = trained([*TEXTS, "x [ pad ] unk y"])
     assert tokenizer.encode("x[MASK]y [PAD] [unk]").tokens == ["x", "[MASK]", "y", "[", "pad", "]", "[", "unk", "]"]
     with pytest.raises(DataError, match="no word"):
         trained(["", " ", "[MASK]"])
+    tokenizer = trained()
+    long = "film " * 100_000
+    found = encode_texts(pl.Series([None, long, "x" * 100_000, ""]), tokenizer, 128)
+    assert found.lengths.tolist() == [1, 128, 1, 1]
+    assert rows(found)[0] == rows(found)[3] == [1]
+    assert set(rows(found)[1]) == {tokenizer.token_to_id("film")}
+    assert encode_texts(pl.Series([], dtype=pl.String), tokenizer, 128).lengths.tolist() == []
+    assert encode_texts(pl.Series(["a"]), trained(), 9).words.dtype == np.uint16
+    many = trained([" ".join(f"w{number}" for number in range(66_000))], max_size=66_000)
+    assert encode_texts(pl.Series(["w9"]), many, 9).words.dtype == np.uint32
+    tokenizer = trained()
+    encoder = TextEncoder(tokenizer, 9)
+    expected = rows(encode_texts(pl.Series(TEXTS), tokenizer, 9))
+    for _ in range(2):
+        assert rows(encoder.encode(pl.Series(TEXTS))) == expected
+        monkeypatch.setattr("kdcli.student.vocabulary._REMEMBERED", 3)
+    assert rows(encoder.encode(pl.Series(["film good new", "good"]))) == rows(
+        encode_texts(pl.Series(["film good new", "good"]), tokenizer, 9)
+    )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(texts_of, st.booleans(), st.booleans())
 def test_ids_are_the_tokenizers(texts, lowercase, cut):
     columns, pieces = [pl.Series([*TEXTS, *texts[::2]])], PIECES if cut else ()
@@ -116,31 +129,6 @@ def test_vocabulary_is_the_librarys(texts):
     trainer = WordLevelTrainer(vocab_size=30, min_frequency=1, special_tokens=special, show_progress=False)
     theirs.train_from_iterator(texts, trainer)
     assert ours.get_vocab() == theirs.get_vocab()
-
-
-def test_odd_texts():
-    tokenizer = trained()
-    long = "film " * 100_000
-    found = encode_texts(pl.Series([None, long, "x" * 100_000, ""]), tokenizer, 128)
-    assert found.lengths.tolist() == [1, 128, 1, 1]
-    assert rows(found)[0] == rows(found)[3] == [1]
-    assert set(rows(found)[1]) == {tokenizer.token_to_id("film")}
-    assert encode_texts(pl.Series([], dtype=pl.String), tokenizer, 128).lengths.tolist() == []
-    assert encode_texts(pl.Series(["a"]), trained(), 9).words.dtype == np.uint16
-    many = trained([" ".join(f"w{number}" for number in range(70_000))], max_size=66_000)
-    assert encode_texts(pl.Series(["w9"]), many, 9).words.dtype == np.uint32
-
-
-def test_what_is_remembered_changes_nothing(monkeypatch):
-    tokenizer = trained()
-    encoder = TextEncoder(tokenizer, 9)
-    expected = rows(encode_texts(pl.Series(TEXTS), tokenizer, 9))
-    for _ in range(2):
-        assert rows(encoder.encode(pl.Series(TEXTS))) == expected
-        monkeypatch.setattr("kdcli.student.vocabulary._REMEMBERED", 3)
-    assert rows(encoder.encode(pl.Series(["film good new", "good"]))) == rows(
-        encode_texts(pl.Series(["film good new", "good"]), tokenizer, 9)
-    )
 
 
 @settings(max_examples=100, deadline=None)

@@ -95,7 +95,7 @@ def test_a_tsv_with_the_quoting_of_csv_is_recognised(put, monkeypatch, block):
         assert not has_csv_quoting(put("b.tsv", content))
 
 
-def test_jsonl_keeps_its_types_and_a_missing_key_is_null(put):
+def test_jsonl_keeps_its_types_a_missing_key_is_null_and_blank_lines_are_skipped(put):
     content = '{"s": "a\\tb\\u2028\\n", "i": 1, "x": 1, "b": true}\n{"x": 0.5, "s": null}\n{"new": "é", "none": null}'
     reader = read_table(put("a.jsonl", content))
     types = [pl.String, pl.Int64, pl.Float64, pl.Boolean, pl.String, pl.String]
@@ -105,6 +105,9 @@ def test_jsonl_keeps_its_types_and_a_missing_key_is_null(put):
         (None, None, 0.5, None, None, None, 2),
         (None, None, None, None, "é", None, 3),
     ]
+    assert read_table(put("a.jsonl", '{"s": "x"}\n\n{"s": "y"}\n \n')).frame().rows() == [("x", 1), ("y", 3)]
+    with raising(DataError, "array", hint="jq"):
+        read_table(put("b.jsonl", '[{"s": "x"},\n {"s": "y"}]\n'))
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", '"text"', '{"s": "x"} {"s": "y"}', "[" * 100_000])
@@ -115,12 +118,6 @@ def test_a_line_that_is_not_a_json_object_is_a_bad_row(rows, put, line):
     reader = read_table(path, bad_rows="skip")
     assert reader.frame()[ROW_NUMBER].to_list() == [1, 3]
     assert reader.skipped == 1
-
-
-def test_blank_lines_of_jsonl_are_skipped_and_an_array_is_refused(put):
-    assert read_table(put("a.jsonl", '{"s": "x"}\n\n{"s": "y"}\n \n')).frame().rows() == [("x", 1), ("y", 3)]
-    with raising(DataError, "array", hint="jq"):
-        read_table(put("b.jsonl", '[{"s": "x"},\n {"s": "y"}]\n'))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +132,7 @@ def test_json_values_that_are_no_column(put, values, row):
     assert len(read_table(path, columns=["t"]).frame()) == len(values), "what nobody asks for may hold anything"
 
 
-def test_parquet_keeps_its_types_and_categories_are_texts(tmp_path):
+def test_parquet_keeps_its_types_categories_are_texts_and_so_are_jsons(tmp_path):
     texts = ["a\ttab", "a\nline", "\r\n", ""]
     table = pl.DataFrame({
         "text": texts,
@@ -149,6 +146,20 @@ def test_parquet_keeps_its_types_and_categories_are_texts(tmp_path):
     frame = reader.frame()
     assert frame.rows() == [(*row, number) for number, row in enumerate(table.rows(), 1)]
     assert frame.schema == {**reader.schema, ROW_NUMBER: pl.Int64}
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    texts = pa.ExtensionArray.from_storage(pa.json_(pa.utf8()), pa.array(["a b", "é"]))
+    ids = pa.array([Decimal(1), Decimal(10**50)], pa.decimal256(60, 0))
+    table = pa.table({"sentence": texts, "id": ids, "bytes": [b"\xff", b""], "label": [0, 1]})
+    path = tmp_path / "train.parquet"
+    parquet.write_table(table, path, store_schema=False)  # as DuckDB, which knows no types of Arrow
+    reader = read_table(path)
+    assert reader.columns == ("sentence", "bytes", "label")
+    assert [note for note in reader.notes if "'id'" in note]
+    assert as_texts(reader.frame(), ["sentence"], path)["sentence"].to_list() == ["a b", "é"]
+    with raising(DataError, row=1):
+        as_texts(reader.frame(), ["bytes"], path)
+    found = open_texts(path, Task("own", "single", ("0", "1")), QuietReporter()).frame.collect()
+    assert found["sentence"].to_list() == ["a b", "é"]
 
 
 @pytest.mark.parametrize("lazy", [False, True])
@@ -201,23 +212,6 @@ def test_a_name_without_the_suffix_of_a_table_is_refused(tmp_path, rows, put, na
     with raising(DataError, hint=True):
         read_table(put(name, b"x"))
     assert rows(tmp_path / name, form="tsv", header=False) == [("x",)]
-
-
-def test_jsons_and_large_decimals_of_a_parquet_file(tmp_path):
-    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    texts = pa.ExtensionArray.from_storage(pa.json_(pa.utf8()), pa.array(["a b", "é"]))
-    ids = pa.array([Decimal(1), Decimal(10**50)], pa.decimal256(60, 0))
-    table = pa.table({"sentence": texts, "id": ids, "bytes": [b"\xff", b""], "label": [0, 1]})
-    path = tmp_path / "train.parquet"
-    parquet.write_table(table, path, store_schema=False)  # as DuckDB, which knows no types of Arrow
-    reader = read_table(path)
-    assert reader.columns == ("sentence", "bytes", "label")
-    assert [note for note in reader.notes if "'id'" in note]
-    assert as_texts(reader.frame(), ["sentence"], path)["sentence"].to_list() == ["a b", "é"]
-    with raising(DataError, row=1):
-        as_texts(reader.frame(), ["bytes"], path)
-    found = open_texts(path, Task("own", "single", ("0", "1")), QuietReporter()).frame.collect()
-    assert found["sentence"].to_list() == ["a b", "é"]
 
 
 @pytest.mark.parametrize("form", ["tsv", "csv", "jsonl"])

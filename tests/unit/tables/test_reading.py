@@ -60,11 +60,17 @@ def test_a_ragged_row_is_an_error_with_number_and_content(rows, put, name, betwe
     assert reader.first_skipped.startswith("row 3: 1 field instead of 2")
 
 
-def test_the_bad_rows_of_one_reading_are_not_counted_into_the_next(put):
+def test_bad_rows_are_counted_in_each_reading_and_rows_come_before_the_whole_file_is_read(put, monkeypatch):
     reader = read_table(put("a.tsv", "s\tl\nx\n"), bad_rows="skip")
     for _ in range(2):
         assert len(reader.frame()) == 0
         assert reader.skipped == 1
+    monkeypatch.setattr(text_lines, "BLOCK", 1 << 10)
+    path = put("a.tsv", "s\tl\n" + "text\t1\n" * 10_000 + "ragged\n")
+    batches = read_table(path).batches()
+    assert 0 < len(next(batches)) < 1000
+    with raising(DataError, row=10_002):
+        list(batches)
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.jsonl", "a.txt", "a.tsv.gz"])
@@ -113,16 +119,13 @@ def test_blank_lines_ahead_of_the_header_are_no_rows(put, name):
     assert read_table(put(name, "\n\n")).frame().is_empty()
 
 
-def test_columns_are_chosen_by_name_in_the_order_asked_for(tmp_path, rows, put):
+def test_columns_are_chosen_by_name_in_the_order_asked_for_and_a_missing_one_is_an_error(tmp_path, rows, put):
     for name in ("a.tsv", "a.csv"):
         path = put(name, "a|b|c\n1|2|3\n".replace("|", "\t" if name == "a.tsv" else ","))
         assert rows(path, columns=["c", "a"]) == [("3", "1")]
     assert rows(put("a.jsonl", '{"a": 1, "b": 2, "c": 3}\n'), columns=["c", "a"]) == [(3, 1)]
     pl.DataFrame({"a": [1], "b": [2], "c": [3]}).write_parquet(tmp_path / "a.parquet")
     assert rows(tmp_path / "a.parquet", columns=["c", "a"]) == [(3, 1)]
-
-
-def test_a_missing_column_names_those_that_there_are(put):
     path = put("a.tsv", "sentence\tlabel\nx\t1\n")
     with raising(DataError, "no column 'text'", key="text", hint="sentence, label"):
         read_table(path, columns=["text"])
@@ -152,15 +155,6 @@ def test_what_cannot_be_read(rows, put, name, content, what, row):
     path = put(name, content)
     with raising(DataError, what or None, file=path, **({"row": row} if row else {})):
         rows(path)
-
-
-def test_rows_come_before_the_whole_file_is_read(put, monkeypatch):
-    monkeypatch.setattr(text_lines, "BLOCK", 1 << 10)
-    path = put("a.tsv", "s\tl\n" + "text\t1\n" * 10_000 + "ragged\n")
-    batches = read_table(path).batches()
-    assert 0 < len(next(batches)) < 1000
-    with raising(DataError, row=10_002):
-        list(batches)
 
 
 @pytest.mark.parametrize("form", ["tsv", "csv", "jsonl", "parquet"])

@@ -71,11 +71,16 @@ def test_pairs_and_tables_for_prediction_which_need_no_labels(load, task, lines,
     assert load(task, *lines) == [row]
 
 
-def test_the_layout_without_header_is_that_of_most_rows(load):
+def test_the_layout_without_header_is_that_of_most_rows_and_a_layout_can_be_named(load):
     """The first text looks like a label; the others tell which column has the labels."""
     assert load("SST-2", "1|0", "good|1", "bad|0")[0] == ("0", "1", "0")
     assert load("SST-2", "1|0", "1|good", "0|bad")[0] == ("0", "0", "1")
     assert load("STS-B", "sentence1|sentence2|score", "a|b|-1", score_range=(-1, 1)) == [("0", "a", "b", "-1")]
+    assert load("CoLA", "index|sentence", "0|x", layout="cola") == [("0", "x", None)]
+    with raising(ProfileError, "no layout 'sst'", hint="sst2"):
+        load("SST-2", "sentence|label", "x|1", layout="sst")
+    with pytest.raises(DataError, match="a table of single texts"):
+        load("RTE", "sentence|label", "x|entailment")
 
 
 def test_columns_of_the_users_own(load, notes):
@@ -103,14 +108,6 @@ def test_columns_of_the_users_own(load, notes):
 def test_a_column_that_is_missing(load, changes, lines, what):
     with raising(DataError, what, hint=True):
         load("SST-2", *lines, **changes)
-
-
-def test_a_layout_can_be_named(load):
-    assert load("CoLA", "index|sentence", "0|x", layout="cola") == [("0", "x", None)]
-    with raising(ProfileError, "no layout 'sst'", hint="sst2"):
-        load("SST-2", "sentence|label", "x|1", layout="sst")
-    with pytest.raises(DataError, match="a table of single texts"):
-        load("RTE", "sentence|label", "x|entailment")
 
 
 def test_plain_lines(load):

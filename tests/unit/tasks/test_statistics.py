@@ -121,7 +121,7 @@ def outputs_of(answers):
     return np.eye(2, dtype=np.float32)[answers]
 
 
-def test_two_models():
+def test_two_models_of_classes_and_of_scores():
     gold = np.array([0, 1] * 50)
     good, bad = gold.copy(), gold.copy()
     good[:5] = 1 - gold[:5]
@@ -140,9 +140,6 @@ def test_two_models():
         score(BINARY, outputs_of(good), gold)["f1"] - score(BINARY, outputs_of(bad), gold)["f1"]
     )
     assert f1.p == 1 / 1001  # none of the resamples is as far off
-
-
-def test_two_models_of_scores():
     random = np.random.default_rng(2)
     gold = random.uniform(0, 5, 150).astype(np.float32)
     good, bad = (gold[:, None] + random.normal(0, spread, (150, 1)) for spread in (0.3, 2.0))

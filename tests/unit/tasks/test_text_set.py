@@ -73,7 +73,7 @@ def test_headers_of_dbert(tmp_path, header, task, name, alone):
     assert texts(path, task, alone=alone) == (expected, [2, 3])
 
 
-def test_names_of_columns_are_no_texts(tmp_path):
+def test_names_of_columns_are_no_texts_and_single_texts_no_pairs(tmp_path):
     for name, content, task in (("a.tsv", "text\ngood film\n", SINGLE), ("b.tsv", "one\ttwo\na b\tc\n", PAIR)):
         with raising(
             DataError, "there is no column 'sentence", hint="a file of plain lines, without a header, is a .txt"
@@ -82,6 +82,10 @@ def test_names_of_columns_are_no_texts(tmp_path):
     assert form_of_set(write(tmp_path, "a.csv", "a film,b\n"), SINGLE) == "csv"
     assert form_of_set(write(tmp_path, "a.txt", "sentence\nx\n"), SINGLE) == "tsv"
     assert form_of_set(write(tmp_path, "b.txt", "\ufeffsentence\nx\n"), SINGLE) == "tsv"
+    with raising(DataError, "one tab between them", row=1):
+        texts(write(tmp_path, "texts.txt", "a film\n"), PAIR)
+    with pytest.raises(DataError, match="no column 'sentence'"):
+        texts(write(tmp_path, "pairs.tsv", "a film\tb film\n"), SINGLE)
 
 
 @pytest.mark.parametrize("line", ["no tab here", "a\tb\tc", "a\t\tb", "a <eos> b <eos> c <eos>"])
@@ -89,13 +93,6 @@ def test_a_line_that_is_no_pair_is_named(tmp_path, line):
     path = write(tmp_path, "pairs.txt", f"a good one\tanother\n{line}\n")
     with raising(DataError, "one tab between them", row=2, hint="kd transfer corpus"):
         texts(path, PAIR)
-
-
-def test_a_pair_task_on_single_texts(tmp_path):
-    with raising(DataError, "one tab between them", row=1):
-        texts(write(tmp_path, "texts.txt", "a film\n"), PAIR)
-    with pytest.raises(DataError, match="no column 'sentence'"):
-        texts(write(tmp_path, "pairs.tsv", "a film\tb film\n"), SINGLE)
 
 
 WORDS = st.text(st.sampled_from("ab<>|eosx. [MASK]\u00e9"), min_size=1, max_size=20)

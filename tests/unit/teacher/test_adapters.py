@@ -95,16 +95,13 @@ def test_a_task_reads_five_outputs_in_its_order_and_says_so(tiny_teacher, notes)
     assert any("LABEL_4 as 5" in warning for warning in notes.warnings)
 
 
-def test_names_are_those_in_the_adapters_own_folder(tiny_teacher):
+def test_names_and_tokenizer_are_those_in_the_adapters_own_folder(tiny_teacher):
     adapter = adapt(tiny_teacher(problem_type="multi_label_classification"), tokenizer=True)
     rewrite(adapter / "config.json", id2label={"0": "praise", "1": "complaint", "2": "question"})
     assert load(adapter).labels == ("praise", "complaint", "question")
     rewrite(adapter / "config.json", id2label={"0": "praise", "1": "complaint"})
     with raising(DataError, key="id2label", file=adapter / "config.json"):
         load(adapter)
-
-
-def test_the_tokenizer_is_its_own_or_the_bases(tiny_teacher):
     base = tiny_teacher()
     both = adapt(base, "one"), adapt(base, "two", tokenizer=True)
     rewrite(both[1] / "tokenizer_config.json", model_max_length=8)
@@ -136,13 +133,10 @@ def test_weights_in_the_old_form(tiny_teacher):
     assert teacher.megabytes > load(base).megabytes
 
 
-def test_a_head_that_was_not_saved_is_an_error(tiny_teacher):
+def test_a_head_that_was_not_saved_is_an_error_unless_lora_changed_the_bases(tiny_teacher):
     adapter = adapt(tiny_teacher(), task_type=None)
     with raising(DataError, "classifier", key="modules_to_save", file=adapter):
         load(adapter)
-
-
-def test_a_head_that_lora_changed_is_the_bases_with_the_change(tiny_teacher):
     base = tiny_teacher()
     adapter = adapt(base, outputs=2, task_type=None, target_modules="all-linear")
     np.testing.assert_allclose(load(adapter).logits([TEXTS], 5), by_peft(adapter, base, 2), atol=1e-5)
@@ -224,13 +218,10 @@ def test_broken_files(tiny_teacher, name, text):
     assert error.value.file and error.value.file.startswith(str(adapter)) and "\n" not in str(error.value)
 
 
-def test_without_peft(tiny_teacher, monkeypatch):
+def test_what_else_needs_a_model_gets_no_adapter_and_without_peft(tiny_teacher, monkeypatch):
+    with raising(KdError, "adapter", key="generators.gpt2.model", exit_code=4):
+        find_model(adapt(tiny_teacher()), QuietReporter(), key="generators.gpt2.model")
     adapter = adapt(tiny_teacher())
     monkeypatch.setitem(sys.modules, "peft", None)
     with raising(MissingError, hint="pip install 'kdcli[peft]'"):
         load(adapter)
-
-
-def test_what_else_needs_a_model_gets_no_adapter(tiny_teacher):
-    with raising(KdError, "adapter", key="generators.gpt2.model", exit_code=4):
-        find_model(adapt(tiny_teacher()), QuietReporter(), key="generators.gpt2.model")

@@ -222,18 +222,23 @@ def hidden_means(folder, texts):
         return np.stack([model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0) for text in texts])
 
 
-def test_they_follow_their_texts_from_the_teacher_to_the_student(exported, films, tmp_path):
+@pytest.fixture
+def encoded(exported, films, tmp_path):
+    """Join what is exported, and encode it; return the folder and what came of it."""
+    _, transfer, logits = exported
+    join(transfer=transfer, logits=logits, task=films, output=tmp_path / "joined.parquet")
+    how = {"task": films, "settings": StudentSettings(), "seed": 1, "output": tmp_path / "encoded"}
+    return tmp_path / "encoded", encode(joined=tmp_path / "joined.parquet", **how)
+
+
+def test_they_follow_their_texts_from_the_teacher_to_the_student(exported, encoded, films, tmp_path):
     folder, transfer, logits = exported
     written = load_file(logits)["representation"]
     expected = hidden_means(folder, list(dict.fromkeys(SIX)))
     assert written.dtype == np.float16
     np.testing.assert_allclose(written, expected, atol=2e-3 * np.abs(expected).max())  # float16 has 11 bits
-    join(transfer=transfer, logits=logits, task=films, output=tmp_path / "joined.parquet")
-    result = encode(
-        joined=tmp_path / "joined.parquet", task=films, settings=StudentSettings(), seed=1, output=tmp_path / "encoded"
-    )
-    examples = load_examples(tmp_path / "encoded", films)
-    assert result.representation == written.shape[1]
+    examples = load_examples(encoded[0], films)
+    assert encoded[1].representation == written.shape[1]
     assert (examples.states == written[[list(dict.fromkeys(SIX)).index(text) for text in SIX]]).all()
     with raising(DataError, key="representation"):
         join(transfer=transfer, logits=logits, task=films, output=tmp_path / "joined.tsv")
@@ -254,20 +259,17 @@ def train(folder, encoded, task, examples=None, **settings):
     )
 
 
-def test_a_student_learns_them_and_keeps_nothing_of_it(exported, films, tmp_path):
-    _, transfer, logits = exported
-    join(transfer=transfer, logits=logits, task=films, output=tmp_path / "joined.parquet")
-    encode(joined=tmp_path / "joined.parquet", task=films, settings=StudentSettings(), seed=1, output=tmp_path / "e")
+def test_a_student_learns_them_and_keeps_nothing_of_it(encoded, films, tmp_path):
     how = {"epochs": 40, "kd_weight": 1.0, "lr": 0.01}
-    learned = train(tmp_path / "student", tmp_path / "e", films, repr_weight=1.0, **how)
-    train(tmp_path / "without", tmp_path / "e", films, **how)
+    learned = train(tmp_path / "student", encoded[0], films, repr_weight=1.0, **how)
+    train(tmp_path / "without", encoded[0], films, **how)
     assert learned.history[-1]["loss"] < learned.history[0]["loss"] / 2
     weights, others = (load_file(tmp_path / name / "model.safetensors") for name in ("student", "without"))
     assert weights.keys() == others.keys()
     assert any((weights[name] != others[name]).any() for name in weights)
 
 
-def test_the_loss_is_that_of_standardised_values(exported, films, tmp_path):
+def test_the_loss_is_that_of_standardised_values():
     from kdcli.student.representation import Representation
 
     states = np.random.default_rng(1).normal(3, 2, (50, 4)).astype(np.float16)
@@ -283,9 +285,7 @@ def test_the_loss_is_that_of_standardised_values(exported, films, tmp_path):
     assert head.loss(torch.from_numpy(states)).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_what_has_none_is_said(exported, films, tmp_path, tiny_teacher):
-    _, transfer, logits = exported
-    join(transfer=transfer, logits=logits, task=films, output=tmp_path / "joined.parquet")
+def test_what_has_none_is_said(exported, encoded, films, tmp_path):
     pl.read_parquet(tmp_path / "joined.parquet").drop("representation").write_parquet(tmp_path / "plain.parquet")
     encode(joined=tmp_path / "plain.parquet", task=films, settings=StudentSettings(), seed=1, output=tmp_path / "e")
     with raising(KdError, key="student.repr_weight"):

@@ -59,7 +59,7 @@ def joined(transfer, logits, task=FILMS, label="teacher", output=None, **more):
     return join(transfer=transfer, logits=logits, task=task, label=label, output=output, **more), output
 
 
-def test_every_row_gets_the_logits_of_its_text(transfer, logits, notes):
+def test_every_row_gets_the_logits_of_its_text_and_may_keep_its_gold_label(transfer, logits, notes):
     result, output = joined(transfer, logits, reporter=notes)
     header, *rows = read(output)
     assert header == ["sentence", "source", "label", "logits_0", "logits_1"]
@@ -69,9 +69,6 @@ def test_every_row_gets_the_logits_of_its_text(transfer, logits, notes):
         assert [np.float32(value) for value in row[3:]] == [np.float32(value) for value in VALUES[text]]
     assert (result.rows, result.original, result.labels) == (6, 4, {"0": 3, "1": 3})
     assert result.agreement == 0.5
-
-
-def test_gold_labels_stay_with_original_rows(transfer, logits):
     result, output = joined(transfer, logits, label="gold")
     assert [row[2] for row in read(output)[1:]] == ["1", "0", "0", "1", "1", "0"]
     assert result.labels == {"0": 3, "1": 3} and result.agreement == 0.5
@@ -96,11 +93,20 @@ def test_rows_may_come_in_any_order_and_form(transfer, logits, tmp_path, notes):
     assert any("another transfer set or another form of it" in warning for warning in notes.warnings)
 
 
-def test_a_text_without_logits_is_an_error_that_names_the_first(transfer, tmp_path):
+def test_texts_without_logits_logits_that_are_not_finite_and_gold_labels_without_columns(transfer, tmp_path, logits):
     some = write(tmp_path / "some.safetensors", ["good ", "bad", "film"], FILMS, transfer)
     with raising(DataError, "no logits: 'great film'", row=5, file=transfer):
         joined(transfer, some)
     assert not (tmp_path / "joined.tsv").exists()
+    hashes = text_hash([pl.Series([*VALUES])])
+    values = np.array([*VALUES.values()], np.float32)
+    values[1, 0] = np.inf
+    write_logits(tmp_path / "l.safetensors", values, hashes, {"labels": ["0", "1"]})
+    with raising(DataError, "not finite", row=3):
+        joined(transfer, tmp_path / "l.safetensors")
+    (tmp_path / "t.txt").write_text("bad\n")
+    with pytest.raises(DataError, match="source and label"):
+        joined(tmp_path / "t.txt", logits, label="gold")
 
 
 def test_scores_take_the_logit_or_keep_their_own(tmp_path):
@@ -120,21 +126,6 @@ def test_gold_labels_must_be_there(transfer, logits, label, what):
     with raising(DataError, what, key="label", row=3):
         joined(transfer, logits, label="gold")
     assert joined(transfer, logits)[0].rows == 6  # the teacher needs none
-
-
-def test_gold_labels_need_their_columns(tmp_path, logits):
-    (tmp_path / "t.txt").write_text("bad\n")
-    with pytest.raises(DataError, match="source and label"):
-        joined(tmp_path / "t.txt", logits, label="gold")
-
-
-def test_logits_that_are_not_finite(transfer, tmp_path):
-    hashes = text_hash([pl.Series([*VALUES])])
-    values = np.array([*VALUES.values()], np.float32)
-    values[1, 0] = np.inf
-    write_logits(tmp_path / "l.safetensors", values, hashes, {"labels": ["0", "1"]})
-    with raising(DataError, "not finite", row=3):
-        joined(transfer, tmp_path / "l.safetensors")
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".csv"])
@@ -237,7 +228,7 @@ def test_logits_of_the_classifier(tmp_path, lines, notes, kind, zipped):
     assert found.logits.dtype == np.float32 and np.array_equal(found.logits, values.astype(np.float32))
 
 
-def test_a_joined_table_is_a_transfer_set_and_its_logits(tmp_path, notes):
+def test_a_joined_table_is_a_transfer_set_and_its_logits_or_scores(tmp_path, notes):
     table = tmp_path / "qqp.tsv"
     header = "is_duplicate\tquestion1\tquestion2\tlogits_0\tlogits_1"
     values = np.array([[1.5, -2.25], [0.125, 3], [-1, 0.5]], np.float32)
@@ -252,9 +243,6 @@ def test_a_joined_table_is_a_transfer_set_and_its_logits(tmp_path, notes):
     assert np.array_equal(np.array(found, np.float32), values)
     assert [row["label"] for row in rows(output)] == ["0", "1", "1"]  # is_duplicate is 0 whatever the teacher says
     assert not notes.warnings  # by text
-
-
-def test_the_score_of_a_joined_table(tmp_path, notes):
     table = tmp_path / "sts.tsv"
     table.write_text("sentence1\tsentence2\tscore\n" + "".join(f"{pair}\t{n}.25\n" for n, pair in enumerate(PAIRS)))
     found = read_external(table, transfer=table, task=STAR_PAIRS, reporter=notes)

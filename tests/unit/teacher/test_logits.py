@@ -66,7 +66,6 @@ def numbered(classes):
 
 
 def test_file_is_the_one_of_the_design(path):
-    """Read by hand, byte by byte: safetensors is a length, a JSON header, and the arrays."""
     data = path.read_bytes()
     (size,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + size])
@@ -89,7 +88,7 @@ def test_rows_are_found_whatever_their_order(texts, asked):
     assert rows.tolist() == [place.get(text, -1) for text in asked]
 
 
-def test_files_of_the_first_format_are_read(tmp_path):
+def test_files_of_the_first_format_are_read_and_others_are_no_logits(tmp_path):
     hashes = [blake2b(len(text).to_bytes(8, "little") + text.encode(), digest_size=8).digest() for text in TEXTS]
     tensors = {"logits": VALUES, "row_hash": np.frombuffer(b"".join(hashes), "<u8")}
     metadata = {"kd": json.dumps({"format": "kd.logits/1", "labels": ["0", "1"]})}
@@ -99,6 +98,15 @@ def test_files_of_the_first_format_are_read(tmp_path):
     found = read_logits(tmp_path / "e.safetensors", FILMS)
     assert found.logits.shape == (0, 2)
     assert found.rows(COLUMNS, 0).tolist() == [-1, -1, -1]
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(DataError, match="no such file"):
+        read_logits(path, FILMS)
+    save_file({"weight": VALUES.astype(np.float16)}, path)
+    with pytest.raises(DataError, match="not a logits file"):
+        read_logits(path, FILMS)
+    path.write_bytes(b"sentence\tlabel\n" * 100)
+    with pytest.raises(DataError, match="cut short, or is not a safetensors"):
+        read_logits(path, FILMS)
 
 
 @pytest.mark.parametrize(
@@ -114,19 +122,7 @@ def test_logits_for_other_labels(path, task, what):
         read_logits(path, task)
 
 
-def test_files_that_are_no_logits(tmp_path):
-    path = tmp_path / "model.safetensors"
-    with pytest.raises(DataError, match="no such file"):
-        read_logits(path, FILMS)
-    save_file({"weight": VALUES.astype(np.float16)}, path)
-    with pytest.raises(DataError, match="not a logits file"):
-        read_logits(path, FILMS)
-    path.write_bytes(b"sentence\tlabel\n" * 100)
-    with pytest.raises(DataError, match="cut short, or is not a safetensors"):
-        read_logits(path, FILMS)
-
-
-def test_array_by_position(tmp_path, notes, external):
+def test_an_array_is_read_by_position_and_probabilities_become_logarithms(tmp_path, notes, external):
     np.save(tmp_path / "l.npy", VALUES.astype(np.float64))
     found = external("l.npy")
     assert np.array_equal(found.logits, VALUES) and found.logits.dtype == np.float32
@@ -136,6 +132,13 @@ def test_array_by_position(tmp_path, notes, external):
     found = external("l.npy", STARS)
     assert found.logits.tolist() == [[0.5], [0.25], [0.25]]
     assert not any("probabilities" in warning for warning in notes.warnings)
+    probabilities = np.array([[0.25, 0.75], [1.0, 0.0], [1 / 3, 2 / 3]])
+    np.save(tmp_path / "p.npy", probabilities)
+    found = external("p.npy")
+    assert any("probabilities" in warning for warning in notes.warnings)
+    softmax = np.exp(found.logits) / np.exp(found.logits).sum(1, keepdims=True)
+    assert np.abs(softmax - probabilities).max() < 2e-7
+    assert found.logits[1, 1] == pytest.approx(np.log(LEAST_PROBABILITY))
 
 
 def test_pickled_code_is_refused(tmp_path, external):
@@ -149,7 +152,7 @@ def test_pickled_code_is_refused(tmp_path, external):
     assert not (tmp_path / "ran").exists()
 
 
-def test_rows_are_counted_and_columns_hold_numbers(tmp_path, external):
+def test_rows_are_counted_and_columns_hold_finite_numbers(tmp_path, external):
     np.save(tmp_path / "l.npy", VALUES[:2])
     with pytest.raises(DataError, match="2 rows of logits, and the transfer set has 3"):
         external("l.npy")
@@ -158,6 +161,12 @@ def test_rows_are_counted_and_columns_hold_numbers(tmp_path, external):
     (tmp_path / "l.csv").write_text("sentence,logits_0,logits_1\nbad,1,2\ngood,1,high\n")
     with raising(DataError, "not a number: 'high'", key="logits_1", row=3):
         external("l.csv")
+    np.save(tmp_path / "l.npy", np.where(VALUES == -7, np.nan, VALUES))
+    with raising(DataError, "not finite", row=3):
+        external("l.npy")
+    (tmp_path / "l.csv").write_text("logits_0,logits_1\n1,2\n3,\n5,6\n")
+    with raising(DataError, row=3):
+        external("l.csv")
 
 
 @pytest.mark.parametrize("values", [VALUES[:, :1], VALUES[:, [0, 1, 1]], VALUES.ravel(), VALUES > 0])
@@ -165,15 +174,6 @@ def test_arrays_of_another_shape(tmp_path, values, external):
     np.save(tmp_path / "l.npy", values)
     with pytest.raises(DataError, match=r"the task needs float \[rows, 2\]"):
         external("l.npy")
-
-
-def test_values_that_are_not_finite(tmp_path, external):
-    np.save(tmp_path / "l.npy", np.where(VALUES == -7, np.nan, VALUES))
-    with raising(DataError, "not finite", row=3):
-        external("l.npy")
-    (tmp_path / "l.csv").write_text("logits_0,logits_1\n1,2\n3,\n5,6\n")
-    with raising(DataError, row=3):
-        external("l.csv")
 
 
 def test_tables_by_text_and_by_label(tmp_path, notes, external):
@@ -199,16 +199,6 @@ def test_columns_that_do_not_fit(tmp_path, header, what, external):
     (tmp_path / "l.csv").write_text(f"{header}\n" + ",".join("1" for _ in header.split(",")) + "\n")
     with pytest.raises(DataError, match=what):
         external("l.csv")
-
-
-def test_probabilities_become_logarithms_and_are_said(tmp_path, notes, external):
-    probabilities = np.array([[0.25, 0.75], [1.0, 0.0], [1 / 3, 2 / 3]])
-    np.save(tmp_path / "p.npy", probabilities)
-    found = external("p.npy")
-    assert any("probabilities" in warning for warning in notes.warnings)
-    softmax = np.exp(found.logits) / np.exp(found.logits).sum(1, keepdims=True)
-    assert np.abs(softmax - probabilities).max() < 2e-7
-    assert found.logits[1, 1] == pytest.approx(np.log(LEAST_PROBABILITY))
 
 
 @pytest.mark.parametrize("values", [[[-0.1, 1.1], [0.5, 0.5]], [[2.0, -1.0], [0.3, 0.7]]])

@@ -16,15 +16,8 @@ from kdcli.errors import KdError, ProfileError
 from kdcli.lm.trainer import ByLengthTrainer
 from kdcli.teacher.train import prepare_encoder, train_teacher
 
-TINY = {
-    "model_type": "bert",
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 32,
-    "initializer_range": 0.1,
-}
+TINY = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+TINY |= {"intermediate_size": 32, "max_position_embeddings": 32, "initializer_range": 0.1}
 SINGLE = Task("films", "single", ("0", "1"), names=("negative", "positive"))
 PAIR = Task("same", "pair", ("no", "yes"))
 
@@ -49,19 +42,12 @@ def table(task, rows, seed=0):
 
 
 def fit(output, task=SINGLE, *, rows=96, reporter=None, seed=3, precision="fp32", **settings):
-    settings = {
-        "model": "config",
-        "config": TINY,
-        "lr": 1e-2,
-        "epochs": 2,
-        "batch_size": 16,
-        "max_length": 24,
-    } | settings
+    own = {"model": "config", "config": TINY, "lr": 1e-2, "epochs": 2, "batch_size": 16, "max_length": 24}
     return train_teacher(
         train=table(task, rows),
         dev=table(task, 40, seed=1),
         task=task,
-        settings=TeacherSettings(**settings),
+        settings=TeacherSettings(**own | settings),
         seed=seed,
         device="cpu",
         precision=precision,
@@ -182,16 +168,12 @@ def test_a_rate_that_breaks_down_at_once_is_an_error_unless_another_holds(tmp_pa
     assert result.grid["1e+30"] is None and result.lr == 1e-2
 
 
-def test_limits(tmp_path):
+def test_limits_and_the_rows_that_are_drawn_at_random_by_the_seed(tmp_path, monkeypatch):
     notes = Notes()
     result = fit(tmp_path / "teacher", max_steps=4, max_rows=33, max_length=99, reporter=notes)
     assert result.updates == 4
     assert result.epochs == pytest.approx(4 / 3)
     assert "32" in notes.warnings[0]
-
-
-def test_the_rows_of_max_rows_are_drawn_at_random_by_the_seed(tmp_path, monkeypatch):
-    """GLUE's tables may be sorted by genre or label."""
     taken = []
 
     def stop(settings, task, texts, reporter):
@@ -236,7 +218,7 @@ def test_wrong_configurations(tmp_path, config, key, said):
         fit(tmp_path / "teacher", config=config)
 
 
-def test_tokenizer_from_the_training_texts():
+def test_tokenizer_from_the_training_texts_pads_the_rows():
     texts = [table(PAIR, 50)[name] for name in PAIR.columns]
     settings = TeacherSettings(model="config", config=TINY, vocab_size=60, max_length=32)
     tokenizer = prepare_encoder(settings, PAIR, texts, QuietReporter()).tokenizer
@@ -249,9 +231,6 @@ def test_tokenizer_from_the_training_texts():
     assert (tokenizer.pad_token_id, tokenizer.mask_token) == (0, "[MASK]")
     for _ in range(3):
         assert prepare_encoder(settings, PAIR, texts, QuietReporter()).tokenizer.get_vocab() == tokenizer.get_vocab()
-
-
-def test_rows_are_padded_as_the_tokenizer_pads():
     texts = table(PAIR, 30)
     columns = [texts["sentence1"], texts["sentence2"]]
     settings = TeacherSettings(model="config", config=TINY, max_length=12)

@@ -73,14 +73,11 @@ def test_every_failure_is_named_and_what_needs_a_failed_step_is_skipped(broken):
     assert found["one tag a word"].result == "failed" and "came SystemExit: enough (" in found["one tag a word"].detail
 
 
-def test_a_warning_is_one_in_pytest_too(broken):
+def test_a_warning_is_one_in_pytest_too_and_an_error_of_the_plugin_tells_where(broken):
     made = broken(("from kdcli.api", "from kdcli.errors import KdError\nfrom kdcli.api"))
     with pytest.warns(UserWarning, match=r"public imports: .* line \d+: kdcli.errors.KdError; see docs/plugins.md"):
         found = check_tagger(made)
     assert results(found)["public imports"] == "warned"
-
-
-def test_an_error_of_the_plugin_tells_where(broken):
     made = broken(("return [[", "return [1 / 0] and [["))
     with pytest.raises(AssertionError, match=r"came ZeroDivisionError: division by zero \(.*kd_broken.py, line \d+\)"):
         check_tagger(made)
@@ -124,12 +121,14 @@ def test_every_check_points_to_what_is_there():
 TAGGER = "'''Own.'''\napi_version = 2\ndef tag(texts): return [[WORD] * len(words) for words in texts]\nWORD = 'X'\n"
 
 
-def test_another_process_finds_the_modules_of_this_one(tmp_path, monkeypatch):
+def test_another_process_finds_the_modules_of_this_one_and_names_a_plugin_that_fails_there(tmp_path, monkeypatch):
     (tmp_path / "kd_beside.py").write_text("print('beside')")
     assert run_python("-c", "import kd_beside").code == 1
     monkeypatch.syspath_prepend(str(tmp_path))
     assert run_python("-c", "import kd_beside").stdout == "beside\n"
     assert run_python("-c", "import os; print(os.environ['A'])", environ={"A": "b"}).stdout == "b\n"
+    with pytest.raises(PluginError, match="ModuleNotFoundError: No module named 'kd_no'"):
+        in_another_process(heavy_modules, ("", "kd_no"), ())
 
 
 def test_the_current_folder_is_not_searched(tmp_path, monkeypatch):
@@ -147,11 +146,6 @@ def test_the_current_folder_is_not_searched(tmp_path, monkeypatch):
     )
     done = run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "test_shape.py", cwd=tmp_path)
     assert done.code == 0 and "1 passed" in done.stdout, done
-
-
-def test_a_plugin_that_fails_in_another_process():
-    with pytest.raises(PluginError, match="ModuleNotFoundError: No module named 'kd_no'"):
-        in_another_process(heavy_modules, ("", "kd_no"), ())
 
 
 def test_a_teacher_knows_the_words_and_leaves_the_random_state_alone(tmp_path, capfd):

@@ -11,7 +11,6 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from kdcli.api import Task
 from kdcli.errors import DataError
-from kdcli.tables.parquet import stream
 from kdcli.transfer import cleaning
 from kdcli.transfer.cleaning import (
     clean,
@@ -146,15 +145,6 @@ def test_plain_texts_have_the_same_keys(sst2):
     assert hashes([], SINGLE).tolist() == []
     pairs = plain(pl.DataFrame({"sentence1": ["a", "ab"], "sentence2": ["bc", "c"], "index": [1, 2]}), PAIR)
     assert pairs.columns == ["sentence1", "sentence2"] and len(set(hashes([pairs], PAIR))) == 2
-
-
-def test_what_a_stream_raises_comes_through():
-    def frames():
-        yield pl.DataFrame({"a": [1]})
-        raise KeyError("late")
-
-    with pytest.raises(KeyError, match="late"):
-        stream(frames(), {"a": pl.Int64}).collect()
 
 
 ORIGINALS = [("a film", "original", "1"), ("a film", "original", "0"), ("dull", "original", None)]

@@ -130,7 +130,7 @@ def test_pairs_of_two_columns_and_of_one_tab(tmp_path):
     assert rows_of(tmp_path / "set.jsonl.gz")[2:] == [("z", "x, y", "corpus", None)]
 
 
-def test_a_number_is_taken_at_random_as_the_seed_says(tmp_path):
+def test_a_number_is_taken_at_random_as_the_seed_says_and_all_where_there_are_fewer(tmp_path):
     path = many(tmp_path)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         result = run(tmp_path / f"{name}.tsv", path, seed=seed, settings={"num_samples": 20})
@@ -142,6 +142,12 @@ def test_a_number_is_taken_at_random_as_the_seed_says(tmp_path):
     for texts in chosen.values():
         assert len(set(texts)) == 20
         assert texts == [text for text in whole if text in texts], "the order of the files"
+    notes = Notes()
+    result = run(tmp_path / "set.tsv", path, settings={"num_samples": 51}, reporter=notes)
+    assert (result.kept, len(taken(tmp_path / "set.tsv"))) == (50, 50)
+    assert notes.warnings == ["there are 50 texts to take, and num_samples is 51: all are taken"]
+    run(tmp_path / "set.tsv", path, settings={"num_samples": 50}, reporter=notes)
+    assert len(notes.warnings) == 1
 
 
 def test_each_text_is_as_likely_to_be_taken():
@@ -199,16 +205,6 @@ def test_the_nearest_by_tfidf_come_first(tmp_path):
     assert result.examples == ["film | plot", "rain | plot", "rain | rain"]
 
 
-def test_more_wanted_than_there_are_takes_all_and_says_so(tmp_path):
-    notes = Notes()
-    path = many(tmp_path)
-    result = run(tmp_path / "set.tsv", path, settings={"num_samples": 51}, reporter=notes)
-    assert (result.kept, len(taken(tmp_path / "set.tsv"))) == (50, 50)
-    assert notes.warnings == ["there are 50 texts to take, and num_samples is 51: all are taken"]
-    run(tmp_path / "set.tsv", path, settings={"num_samples": 50}, reporter=notes)
-    assert len(notes.warnings) == 1
-
-
 def test_bad_rows_are_an_error_or_counted(tmp_path):
     path = put(tmp_path / "a.tsv", "sentence\tx\none\t1\nragged\ntwo\t2\n")
     with raising(DataError, row=3, file=path):
@@ -235,14 +231,7 @@ FAULTS = {
     "no such column": (("a.csv",), {"columns": ("texts",)}, DataError, "no column 'texts'", "a.csv", "texts"),
     "numbers": (("a.jsonl",), {"columns": ("n",)}, DataError, "holds Int64, not texts", "a.jsonl", "n"),
     "two columns": (("a.csv",), {"columns": ("a", "b")}, ProfileError, "takes 1 text column, and 2", None, None),
-    "nothing left": (
-        ("old.txt",),
-        {},
-        DataError,
-        "nothing is left of the 3 texts: 1 blank, 1 copies of training texts, 1 copies of dev or test texts",
-        "old.txt",
-        "transfer.corpus.files",
-    ),
+    "nothing left": (("old.txt",), {}, DataError, "nothing is left of the 3", "old.txt", "transfer.corpus.files"),
     "no bits": (("a.txt",), {"order_by": "lm"}, ProfileError, "bits of a text", None, "transfer.corpus.order_by"),
 }
 

@@ -1,4 +1,3 @@
-import itertools
 from collections import Counter
 
 import polars as pl
@@ -9,11 +8,10 @@ from raising import raising
 from kdcli.api import QuietReporter, Task
 from kdcli.config.transfer import LiteSettings
 from kdcli.errors import DataError, MissingError
-from kdcli.parts import Loaded, LocalEngine
+from kdcli.parts import LocalEngine
 from kdcli.tables.read import read_table
 from kdcli.transfer import lite
-from kdcli.transfer.lite import MakePart, fabricate
-from kdcli.transfer.rules import Rules
+from kdcli.transfer.lite import fabricate
 
 SINGLE = Task("films", "single", ("0", "1"))
 STEM = ["the film is good", "a  long , dull plot", "nobody laughs", "it 's not bad at all", "", "why ?", "the end ."]
@@ -32,7 +30,6 @@ TRAIN, DEV = table(sentence=TEXTS), table(sentence=HELD_OUT)
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    """Cut 42 rows into 6 parts of tagging and 18 of making."""
     monkeypatch.setattr(lite, "ROWS", 8)
     monkeypatch.setattr(lite, "TEXTS", 30)
 
@@ -179,24 +176,6 @@ def test_missing_data_of_a_tagger_comes_through_the_processes(tmp_path, make_plu
         run(tmp_path / "set.tsv", settings={"tagger": "lost", "workers": 2})
 
 
-@pytest.fixture
-def made(tmp_path):
-    """Make part ``part`` of two equal ones from all of some texts, which the pattern tagger tags."""
-
-    def make(columns, rules, n_iter, seed=1, part=0):
-        settings, texts = LiteSettings(tagger="pattern", words="whitespace", workers=1), pl.DataFrame(columns)
-        folder = tmp_path / str(next(numbers))
-        folder.mkdir()
-        words, counts = lite.tag(folder, texts, settings, LocalEngine(), QuietReporter())
-        slices, unigrams = ((0, len(texts)),) * 2, Loaded(lite.read_unigrams(counts), lite.read_unigrams, (counts,))
-        make_part = MakePart(unigrams, tuple(columns), slices, rules, n_iter, seed)
-        make_part(part, tmp_path / "part.parquet", pl.read_parquet(words))
-        return pl.read_parquet(tmp_path / "part.parquet")
-
-    numbers = itertools.count()
-    return make
-
-
 def test_unigrams_are_the_words_of_each_tag_in_all_parts_and_columns(tmp_path):
     texts = pl.DataFrame({"sentence1": TEXTS, "sentence2": ["the end"] * 42})
     words, unigrams = lite.tag(
@@ -208,7 +187,9 @@ def test_unigrams_are_the_words_of_each_tag_in_all_parts_and_columns(tmp_path):
     assert tagged.filter(pl.col("column") == 0)["row"].unique().to_list() == [i for i, text in enumerate(TEXTS) if text]
 
 
-def test_pairs_cycle_through_first_second_and_both(made):
-    part = made({"sentence1": ["a b"], "sentence2": ["c d"]}, Rules(1, 0, 0, 1, 5), 6)
-    masked = [tuple("[MASK]" in text for text in row[:2]) for row in part.rows()]
-    assert masked == [(True, False), (False, True), (True, True)] * 2
+def test_pairs_cycle_through_first_second_and_both(tmp_path):
+    train, task = table(sentence1=["a b"], sentence2=["c d"]), Task("pairs", "pair", ("0", "1"))
+    settings = {"n_iter": 6, "p_mask": 1.0, "p_pos": 0.0, "p_ngram": 0.0}
+    result = run(tmp_path / "set.parquet", train=train, held_out=[], task=task, settings=settings)
+    masked = [tuple("[MASK]" in text for text in row[:2]) for row in rows_of(tmp_path / "set.parquet")[1:]]
+    assert masked == [(True, False), (False, True), (True, True)] and result.duplicates == 3

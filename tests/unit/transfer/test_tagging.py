@@ -54,12 +54,6 @@ def test_characters_without_spaces_between_are_words(words):
     assert "".join(word + gap for word, gap in zip(found, gaps, strict=True)).strip() == text
 
 
-@pytest.mark.parametrize("unit", ["word ", "it's, ", "'' \"x\" "])
-def test_text_of_a_hundred_thousand_words(unit):
-    text = unit * (100_000 // len(split(unit, "treebank")[0]))
-    assert 99_990 < len(split(text, "treebank")[0]) <= 100_000
-
-
 @pytest.fixture
 def tagged(tmp_path, monkeypatch):
     """Tag part ``part`` of some texts by a function, two to a part."""

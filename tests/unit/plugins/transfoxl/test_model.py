@@ -84,7 +84,7 @@ def test_the_numbers_are_those_of_transformers(path, tmp_path):
 
 
 @torch.no_grad()
-def test_losses_are_of_real_words_alone():
+def test_losses_are_of_real_words_alone_and_half_precision_is_close():
     model, words = build(), words_of(3, 7)
     mask = torch.ones_like(words)
     for row, length in enumerate((7, 4, 1)):
@@ -97,6 +97,19 @@ def test_losses_are_of_real_words_alone():
     assert torch.equal(model(words).losses[0], found[0])
     alone = model(words[1:2, :4]).losses
     torch.testing.assert_close(alone, found[1:2, :3], rtol=0, atol=1e-5)
+    model, words = build(), words_of(4, 8)
+    exact = model(words).losses
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(words).losses
+    half = model.to(torch.bfloat16)(words).losses
+    for losses in (mixed, half):
+        assert losses.dtype == torch.float32
+        assert (losses - exact).abs().mean() < 0.1
+    sines = model.transformer.sines(torch.arange(999, -1, -1), torch.bfloat16)
+    assert sines.dtype == torch.bfloat16
+    model.config.clamp_len = -1
+    far = model.transformer.sines(torch.tensor([1000, 1001]), torch.bfloat16)
+    assert not torch.equal(far[0], far[1])
 
 
 @pytest.mark.parametrize("path", REFERENCE, ids=NAMES)
@@ -168,20 +181,3 @@ def test_every_parameter_gets_a_gradient(path):
     model = loud(TransfoXLLMHeadModel(config_of(path)))
     model(words_of(2, 5, vocabulary=6)).losses.sum().backward()
     assert all(weights.grad is not None for weights in model.parameters())
-
-
-@torch.no_grad()
-def test_half_precision_is_close():
-    model, words = build(), words_of(4, 8)
-    exact = model(words).losses
-    with torch.autocast("cpu", torch.bfloat16):
-        mixed = model(words).losses
-    half = model.to(torch.bfloat16)(words).losses
-    for losses in (mixed, half):
-        assert losses.dtype == torch.float32
-        assert (losses - exact).abs().mean() < 0.1
-    sines = model.transformer.sines(torch.arange(999, -1, -1), torch.bfloat16)
-    assert sines.dtype == torch.bfloat16
-    model.config.clamp_len = -1
-    far = model.transformer.sines(torch.tensor([1000, 1001]), torch.bfloat16)
-    assert not torch.equal(far[0], far[1])

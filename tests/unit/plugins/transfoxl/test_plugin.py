@@ -13,10 +13,9 @@ from tiny_transfoxl import write_tiny
 
 import kd_transfoxl
 from kd_transfoxl import Options
-from kd_transfoxl.language_model import nats, prepare
+from kd_transfoxl.language_model import prepare
 from kd_transfoxl.model import TransfoXLConfig
 from kdcli.api import Corpus, DataError, GeneratorSettings, MissingError, Part
-from kdcli.lm.texts import IGNORED
 
 TRAIN = ["a good film about a dog", "the plot is very dull", "rare fun", "it was bad", "the dog is good"] * 4
 TRAIN += ["once upon a dog", "", "the plot is once dull"]  # once: twice; upon: never
@@ -53,7 +52,7 @@ def learned(tmp_path_factory):
     return folder, fine_tune(folder, notes, epochs=6), notes
 
 
-def test_it_learns_from_scratch_and_loads_with_the_same_numbers(learned, notes):
+def test_it_learns_from_scratch_loads_with_the_same_numbers_and_starts_with_what_is_known(learned, notes):
     folder, result, before = learned
     assert before.scores[-1] < 0.7 * before.scores[0] and before.warnings == []
     assert {"dev_bits_per_character", "dev_word_perplexity", "test_bits_per_character"} <= set(result)
@@ -65,12 +64,10 @@ def test_it_learns_from_scratch_and_loads_with_the_same_numbers(learned, notes):
     assert found == drawn(kd_transfoxl.load(folder, settings_of(rows=3), notes)) and len(set(found.texts)) > 5
     half = kd_transfoxl.load(folder, settings_of(precision="bf16"), notes)
     assert half.bits(CORPUS.dev).sum() == pytest.approx(sampler.bits(CORPUS.dev).sum(), rel=0.02)
-
-
-def test_nats_count_what_has_a_label():
-    losses = torch.tensor([[1.0, 2.0, 4.0], [8.0, 16.0, -100.0]])
-    labels = torch.tensor([[IGNORED, 5, 6, 7], [IGNORED, 5, 0, IGNORED]])
-    assert nats(losses, labels).tolist() == [7.0, 24.0]
+    sampler = kd_transfoxl.load(learned[0], settings_of(), notes)
+    with pytest.raises(DataError, match="no training text starts with a token that the model knows"):
+        sampler.prefixes(Corpus("single", ["", "zebra is bad"], ["a"]))
+    assert sampler.bits(["", "zebra"]).shape == (2,)
 
 
 def test_gradient_checkpointing_and_pieces_change_nothing_but_memory(tmp_path, notes):
@@ -86,7 +83,7 @@ def test_gradient_checkpointing_and_pieces_change_nothing_but_memory(tmp_path, n
     assert not torch.allclose(found[0]["crit.cluster_weight"], published["crit.cluster_weight"], atol=1e-4)
 
 
-@pytest.mark.parametrize("how", [{}, {"temperature": 1.5}, {"top_k": 5}, {"top_p": 0.9}])
+@pytest.mark.parametrize("how", [{}, {"top_k": 5, "top_p": 0.9}])
 def test_unknown_words_are_no_prefix_and_are_never_drawn(tmp_path, notes, how):
     often = Corpus("single", ["zz the a xx", "the yy", "a the"] * 8 + ["uu a ww"], ["the a"])
     rare = Corpus("single", [text.replace("zz", f"z{n}").replace("yy", f"y{n}") for n, text in enumerate(often.train)],
@@ -102,13 +99,6 @@ def test_unknown_words_are_no_prefix_and_are_never_drawn(tmp_path, notes, how):
         hidden = sampler.model.transformer(torch.tensor(sampler.tokenizer(["the"])["input_ids"]))[:, -1]
         chances = sampler.model.crit.log_probs(hidden)
     assert chances[0, sampler.tokenizer.unk_token_id].exp() > 0.1
-
-
-def test_texts_that_start_with_nothing_known(learned, notes):
-    sampler = kd_transfoxl.load(learned[0], settings_of(), notes)
-    with pytest.raises(DataError, match="no training text starts with a token that the model knows"):
-        sampler.prefixes(Corpus("single", ["", "zebra is bad"], ["a"]))
-    assert sampler.bits(["", "zebra"]).shape == (2,)
 
 
 def copied(folder, *left_out):
@@ -158,34 +148,33 @@ def sampler(folder, notes):
     )
 
 
-def test_the_papers_recipe_and_model_are_the_default():
+def test_options_are_the_papers_and_those_of_earlier_versions_and_some_make_no_model(notes):
     options = Options()
     assert (options.model, options.lr, options.weight_decay, options.batch_size) == ("wt103", 5e-5, 1e-3, 48)
     assert (options.epochs, options.warmup, options.max_length) == (3, 0.1, 80)
     config = TransfoXLConfig()
     assert (config.n_layer, config.d_model, config.d_embed, config.n_head, config.d_head) == (18, 1024, 1024, 16, 64)
     assert (config.d_inner, config.div_val, config.mem_len, config.clamp_len) == (4096, 4, 1600, 1000)
-
-
-def test_profiles_of_earlier_versions(notes):
     assert Options(min_freq=2, n_layer="auto", cutoffs="auto", from_scratch=False, max_size=0) == Options()
     for name, value in (("n_layer", 4), ("from_scratch", True)):
         with pytest.raises(ValidationError):
             Options(**{name: value})
+    for name, value in (("words", "none"), ("max_length", 1)):
+        with pytest.raises(ValidationError):
+            Options(**{name: value})
 
 
-def test_no_memory_but_words_that_see_nothing_else(tmp_path, notes):
+def test_no_memory_and_another_kind_of_model(tmp_path, notes):
     folder = copied(tmp_path / "wt103")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"mem_len": 0}))
     with raising(DataError, "mem_len is 0", says=str(folder)):
         prepare(Options(model=str(folder)), FEW, notes)
-
-
-def test_options_that_make_no_model():
-    for name, value in (("words", "none"), ("max_length", 1)):
-        with pytest.raises(ValidationError):
-            Options(**{name: value})
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(DataError, match="a gpt2 model is not a Transformer-XL"):
+        prepare(Options(model=str(tmp_path)), FEW, notes)
+    with raising(MissingError, key="generators.transfoxl.model"):
+        prepare(Options(model=str(tmp_path / "none")), FEW, notes)
 
 
 def test_a_vocabulary_that_is_another_models(tmp_path, notes):
@@ -194,14 +183,6 @@ def test_a_vocabulary_that_is_another_models(tmp_path, notes):
     for attempt in (lambda: prepare(Options(model=str(folder)), FEW, notes), lambda: sampler(folder, notes)):
         with pytest.raises(DataError, match="it has 3 words, the model knows 301"):
             attempt()
-
-
-def test_another_kind_of_model(tmp_path, notes):
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(DataError, match="a gpt2 model is not a Transformer-XL"):
-        prepare(Options(model=str(tmp_path)), FEW, notes)
-    with raising(MissingError, key="generators.transfoxl.model"):
-        prepare(Options(model=str(tmp_path / "none")), FEW, notes)
 
 
 def test_probabilities_that_are_no_numbers(tmp_path, notes):

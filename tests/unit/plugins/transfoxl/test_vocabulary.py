@@ -42,14 +42,6 @@ def write(folder, **changed):
     return folder
 
 
-def test_plain_text_comes_before_pickles(tmp_path):
-    write(tmp_path)
-    (tmp_path / "vocab.txt").write_text("<eos>\n<unk>\nplain\n")
-    assert read_vocabulary(tmp_path)[0] == ["<eos>", "<unk>", "plain"]
-    (tmp_path / "vocab.txt").write_bytes("<eos> 12\r\n<unk> 3\r\nnaïve 1\r\n".encode())
-    assert read_vocabulary(tmp_path)[0] == ["<eos>", "<unk>", "naïve"]
-
-
 @pytest.mark.parametrize(
     ("changed", "what"),
     [
@@ -87,12 +79,17 @@ def test_a_broken_text_file(tmp_path, text, what, row):
     assert (caught.value.file, caught.value.row) == (str(tmp_path / "vocab.txt"), row)
 
 
-def test_a_folder_without_a_vocabulary_or_with_something_else(tmp_path):
+def test_a_folder_without_a_vocabulary_with_something_else_or_with_plain_text_which_comes_first(tmp_path):
     with raising(DataError, "the folder holds no vocabulary", hint="vocab.pkl"):
         read_vocabulary(tmp_path)
     (tmp_path / "vocab.bin").write_bytes(pickle.dumps(["<eos>", "<unk>"]))
     with pytest.raises(DataError, match=r"the file holds no vocabulary.*vocab\.bin"):
         read_vocabulary(tmp_path)
+    write(tmp_path)
+    (tmp_path / "vocab.txt").write_text("<eos>\n<unk>\nplain\n")
+    assert read_vocabulary(tmp_path)[0] == ["<eos>", "<unk>", "plain"]
+    (tmp_path / "vocab.txt").write_bytes("<eos> 12\r\n<unk> 3\r\nnaïve 1\r\n".encode())
+    assert read_vocabulary(tmp_path)[0] == ["<eos>", "<unk>", "naïve"]
 
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -222,14 +219,10 @@ def test_the_types_of_the_process_stay_what_they_are(tmp_path, monkeypatch):
     assert Counter.update == 1, "the attack is none"
 
 
-def test_tensors_are_no_words(tmp_path):
+def test_tensors_are_no_words_and_objects_that_are_not_needed_are_not_made(tmp_path):
     for save in (legacy, archive):
         with pytest.raises(DataError, match=r"holds a tensor|holds a torch\.\S+"):
             read(tmp_path, save({"sym2idx": torch.zeros(3)}))
-
-
-def test_objects_that_are_not_needed_are_not_made(tmp_path):
-    """Old transformers pickled its tokenizer with all attributes; ``re.compile`` alone can take for ever."""
     data = b"\x80\x02}X\x01\x00\x00\x00pcre\n_compile\nX\x01\x00\x00\x00(K\x00\x86Rs."
     with pytest.raises(re.error, match="unterminated"):
         pickle.loads(data)
