@@ -6,7 +6,6 @@ LENGTH = 24
 
 
 def random_texts(rows, words, seed):
-    """Return texts ``int64 [rows, LENGTH]`` of the words 1, 2, ..., words - 1."""
     return torch.randint(1, words, (rows, LENGTH), generator=torch.Generator().manual_seed(seed))
 
 

@@ -74,5 +74,4 @@ def make_student(folder, task=SINGLE, *, seed=1, plugin="bilstm", pieces=(), **o
 
 
 def columns(task, texts=TEXTS):
-    """Return text columns; the second of a pair has the texts in another order."""
     return [list(np.roll(np.array(texts, object), 3 * place)) for place in range(len(task.columns))]

@@ -335,7 +335,6 @@ main()
 
 
 def test_nobody_reading_on_is_no_error():
-    """Like ``kd ... | head -1``: the reader closes the pipe before, or while, the command writes."""
     for arguments in (["profile", "show", "base", "--resolved"], ["--help"], ["profile", "list", "--json"]):
         reading, writing = os.pipe()
         os.close(reading)

@@ -27,7 +27,7 @@ def plugins(capsys, *arguments):
     return json.loads(capsys.readouterr().out)["plugins"]
 
 
-def test_list(capsys):
+def test_list_and_show_every_builtin(capsys):
     names = {}
     for plugin in plugins(capsys, "list"):
         names.setdefault(plugin["group"], set()).add(plugin["name"])
@@ -40,6 +40,11 @@ def test_list(capsys):
     assert run(["plugins", "list"]) == 0
     out = capsys.readouterr().out
     assert "bilstm" in out and "kd_taggers.pattern" in out
+    for name in [plugin["name"] for plugin in plugins(capsys, "list")]:
+        (shown,) = plugins(capsys, "show", name)
+        assert shown["about"] and shown["api_version"] == 2 and shown["file"].endswith(".py")
+        for option in shown.get("options"):
+            assert option["about"] and option["type"] not in ("", "anything"), option["key"]
 
 
 def test_show_describes_a_plugin_and_its_options(capsys, make_plugin):
@@ -59,14 +64,6 @@ def test_show_describes_a_plugin_and_its_options(capsys, make_plugin):
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     for line in ("students.own.width whole number yes How wide.", "students.own.depth whole number 2 no"):
         assert line in lines
-
-
-def test_show_every_builtin(capsys):
-    for name in [plugin["name"] for plugin in plugins(capsys, "list")]:
-        (shown,) = plugins(capsys, "show", name)
-        assert shown["about"] and shown["api_version"] == 2 and shown["file"].endswith(".py")
-        for option in shown.get("options"):
-            assert option["about"] and option["type"] not in ("", "anything"), option["key"]
 
 
 @pytest.fixture(autouse=True)

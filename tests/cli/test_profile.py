@@ -57,7 +57,7 @@ def test_copy_refuses(arguments, code, says, capsys, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_check_reports_every_wrong_key_at_once(capsys, tmp_path):
+def test_check_reports_every_wrong_key_at_once_and_reads_the_tables_where_they_are_there(capsys, tmp_path):
     path = tmp_path / "my.toml"
     path.write_text('extends = "base"\nsede = 1\n[student]\nkd_los = "kl"\n[students.bilstm]\nhiden = 3\n')
     assert run(["profile", "check", str(path)]) == 3
@@ -67,6 +67,15 @@ def test_check_reports_every_wrong_key_at_once(capsys, tmp_path):
     assert [error["hint"] for error in errors] == [
         f"did you mean {key}?" for key in ("student.kd_loss", "seed", "students.bilstm.hidden")
     ]
+    data = f"task.data_dir={tmp_path / 'data'}"
+    arguments = ["profile", "check", "custom", "--set", 'task.labels=["0", "1"]', "--set", data]
+    assert result(capsys, *arguments)["data"] is None
+    (tmp_path / "data").mkdir()
+    for split in ("train", "dev"):
+        (tmp_path / "data" / f"{split}.tsv").write_text("sentence\tlabel\ngood\t1\nbad\t0\n")
+    assert result(capsys, *arguments)["data"] == str(tmp_path / "data")
+    (tmp_path / "data" / "train.tsv").write_text("sentence\tlabel\ngood\t1\n \t0\n")
+    assert result(capsys, *arguments, code=4)["error"]["file"] == str(tmp_path / "data" / "train.tsv")
 
 
 PLUGIN = """
@@ -120,15 +129,3 @@ def test_docs_of_every_shipped_profile_explain_every_key(name, capsys):
         key: origin for key, origin in origins.items() if key in settings
     }
     assert {key for key in origins if not key.startswith("teacher.config.")} <= set(settings)
-
-
-def test_check_reads_the_tables_where_they_are_there(capsys, tmp_path):
-    data = f"task.data_dir={tmp_path / 'data'}"
-    arguments = ["profile", "check", "custom", "--set", 'task.labels=["0", "1"]', "--set", data]
-    assert result(capsys, *arguments)["data"] is None
-    (tmp_path / "data").mkdir()
-    for split in ("train", "dev"):
-        (tmp_path / "data" / f"{split}.tsv").write_text("sentence\tlabel\ngood\t1\nbad\t0\n")
-    assert result(capsys, *arguments)["data"] == str(tmp_path / "data")
-    (tmp_path / "data" / "train.tsv").write_text("sentence\tlabel\ngood\t1\n \t0\n")
-    assert result(capsys, *arguments, code=4)["error"]["file"] == str(tmp_path / "data" / "train.tsv")

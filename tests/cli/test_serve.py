@@ -39,7 +39,6 @@ def test_what_cannot_be_served(student, tmp_path, kd, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_when_requests_are_answered(student, number):
-    """Eight clients ask one request after another until the service is gone: none of these is half answered."""
     command = [sys.executable, "-m", "kdcli", "serve", "--student", student, "--port", "0", "--json"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env={**os.environ, "KD_TOKEN": "geheim"}, **pipes) as service:

@@ -149,7 +149,6 @@ def test_every_command_again(folder, vectors, name, at):
 
 @pytest.mark.slow
 def test_random_kills_over_all_stages(tmp_path):
-    """``run-all`` is killed again and again; in the end it is the run in peace, byte by byte."""
     for name in ("peace", "war"):
         (tmp_path / name).mkdir()
     peace, war = (Tiny(tmp_path / name, None) for name in ("peace", "war"))

@@ -73,7 +73,6 @@ def test_set_takes_a_toml_value_or_a_string(text, key, value):
 
 @given(st.text(min_size=1).filter(lambda text: "\x00" not in text))
 def test_set_never_loses_a_text(text):
-    """A value comes back as TOML reads it, or else to the letter."""
     (layer,) = from_sets([f"student.vectors={text}"])
     try:
         expected = tomli.loads(f"v = {text}")

@@ -66,7 +66,7 @@ def test_the_columns_of_texts_and_labels_are_found_and_a_doubt_is_an_error(tmp_p
         find_columns(write(tmp_path / "a.csv", numbers), text_col="a")
 
 
-def test_files_folders_and_patterns(tmp_path):
+def test_files_folders_patterns_and_a_dataset_of_the_hub(tmp_path, monkeypatch):
     for name in ("b.txt", "a.csv", "notes.md"):
         (tmp_path / name).write_text("text\nx y\n")
     both = [tmp_path / "a.csv", tmp_path / "b.txt"]
@@ -76,6 +76,16 @@ def test_files_folders_and_patterns(tmp_path):
     for name, error in (("empty", DataError), ("*.json", DataError), ("none.csv", MissingError)):
         with pytest.raises(error):
             find_files([str(tmp_path / name)])
+    for name in ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        pl.DataFrame({"text": TEXTS[:3]}).write_parquet(tmp_path / name)
+    asked = {}
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: asked.update(how) or str(tmp_path))
+    assert find_files(["some/reviews"], offline=True) == [tmp_path / "data/train-00000-of-00001.parquet"]
+    assert asked["repo_type"] == "dataset" and asked["local_files_only"]
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: 1 / 0)
+    with pytest.raises(MissingError, match="some/reviews"):
+        find_files(["some/reviews"])
 
 
 def test_copies_never_stand_on_two_sides_and_everything_is_counted(tmp_path):
@@ -136,19 +146,6 @@ def test_texts_that_cannot_be_taken_and_empty_ones(tmp_path):
 def test_a_third_part_is_held_out_of_many_texts():
     found = [held_out(texts) for texts in (10, 4_999, 5_000, 64_720, 10**6)]
     assert found == [(1, 0), (499, 0), (500, 500), (2_000, 6_472), (2_000, 10_000)]
-
-
-def test_a_dataset_of_the_hub_is_its_training_tables(tmp_path, monkeypatch):
-    for name in ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        pl.DataFrame({"text": TEXTS[:3]}).write_parquet(tmp_path / name)
-    asked = {}
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: asked.update(how) or str(tmp_path))
-    assert find_files(["some/reviews"], offline=True) == [tmp_path / "data/train-00000-of-00001.parquet"]
-    assert asked["repo_type"] == "dataset" and asked["local_files_only"]
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: 1 / 0)
-    with pytest.raises(MissingError, match="some/reviews"):
-        find_files(["some/reviews"])
 
 
 SETTINGS = load_profile("distil", environ={}, uses=()).settings

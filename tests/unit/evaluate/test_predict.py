@@ -184,8 +184,6 @@ STARS = Task("stsb", "single", (), score_range=(0.0, 5.0), metric="pearson")
 
 
 class Fixed:
-    """A model with fixed logits."""
-
     def __init__(self, task, logits):
         self.task = task
         self.answers = np.array(logits, np.float32)

@@ -230,7 +230,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory_and_a_model_may_not_h
     model.supports_gradient_checkpointing = False
     monkeypatch.setattr(learner, "build", lambda seed: model)
     with raising(ProfileError, "GPT2LMHeadModel", key="generators.tiny.gradient_checkpointing"):
-        train(tmp_path / "training", learner, gradient_checkpointing=True)
+        train(tmp_path / "without", learner, gradient_checkpointing=True)
 
 
 @pytest.mark.parametrize("greater", [False, True])

@@ -141,12 +141,7 @@ def test_only_masked_words_change_in_the_text(any_tokenizer, pair):
         assert found[row] != texts[row] and found[row].count("\t") == pair
 
 
-def test_words_that_are_written_as_one_character_are_one():
-    made = MaskedTexts(["½ ﬁne"], unigram(), 100, share=1.0)
-    assert made.words.tolist() == [2] and made.masked.sum() == len(made.tokens) - 2
-
-
-def test_long_texts_those_without_words_and_those_that_spell_a_mask(tokenizer):
+def test_long_and_odd_texts(tokenizer):
     made = MaskedTexts(["bad " * 20, "bad fun", "\u200b"], tokenizer, 8)
     assert made.whole.tolist() == [False, True, True] and made.rows.lengths.max() == 8
     assert made.words.tolist()[1:] == [2, 0] and not made.masked[-2:].any()
@@ -156,3 +151,5 @@ def test_long_texts_those_without_words_and_those_that_spell_a_mask(tokenizer):
     made = MaskedTexts(["[MASK] film [SEP] film of [CLS] fun"], tokenizer, 100)
     assert (made.tokens[1:-1] != tokenizer.mask_token_id).all()
     assert set(made.tokens[1:-1].tolist()).isdisjoint({tokenizer.sep_token_id, tokenizer.cls_token_id})
+    made = MaskedTexts(["½ ﬁne"], unigram(), 100, share=1.0)
+    assert made.words.tolist() == [2] and made.masked.sum() == len(made.tokens) - 2

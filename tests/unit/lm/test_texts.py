@@ -183,7 +183,9 @@ def test_nats_of_texts_are_those_of_a_naive_loop(tokenizer, make_model, encoded,
     assert found.dtype == np.float64 and found.min() > 0
 
 
-def test_no_batch_has_more_tokens_than_may_go_at_once(tokenizer, make_model, monkeypatch):
+def test_no_batch_has_more_tokens_than_may_go_at_once_and_what_is_cut_off_does_not_count(
+    tokenizer, make_model, monkeypatch
+):
     model, shapes = make_model(), []
     forward = model.forward
     monkeypatch.setattr(
@@ -194,9 +196,6 @@ def test_no_batch_has_more_tokens_than_may_go_at_once(tokenizer, make_model, mon
     assert sum(rows for rows, _ in shapes) == 100
     assert all(100 < rows * time <= 200 for rows, time in shapes[:-1])
     assert len(text_nats(model, TokenTexts([], tokenizer, 64))) == 0
-
-
-def test_what_is_cut_off_does_not_count(tokenizer, make_model):
     model, text = make_model(), SCORED[0]
     made = TokenTexts([text], tokenizer, 7)
     tokens = tokenizer(text)["input_ids"][:7]

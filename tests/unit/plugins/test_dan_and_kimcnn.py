@@ -72,7 +72,6 @@ def test_texts_of_all_lengths_and_tables_of_all_sizes(lengths, longest, extra, b
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=7), st.integers(1, 2**31 - 1))
 def test_hashing_never_overflows(text, buckets):
-    """The largest words and tables there can be."""
     expected = [[row_of(text[at : at + n], buckets) for at in range(len(text) - n + 1)] for n in (2, 3, 4)]
     for words in (np.array([text]), torch.tensor([text])):
         assert [rows[0].tolist() for rows in ngram_rows(words, 4, buckets)] == expected

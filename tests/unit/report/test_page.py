@@ -17,8 +17,6 @@ ALL = ["results", "curves", "transfer", "samples", "confusion", "disagreements",
 
 
 class Seen(HTMLParser):
-    """What a browser would make of a page: its elements, its identifiers, its text."""
-
     VOID = ("meta", "use", "path", "rect", "br", "img")
 
     def __init__(self, path):

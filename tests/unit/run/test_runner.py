@@ -165,12 +165,18 @@ def test_no_output_replaces_what_the_run_reads(chain, place):
     assert Fake.runs == [] and chain.letters.read_text() == "abc"
 
 
-def test_a_missing_input_is_an_error_before_the_work(chain, tmp_path):
+def test_a_missing_input_and_the_lock_file_of_an_older_kd_are_errors_before_the_work(chain, tmp_path):
     with raising(DataError, file=tmp_path / "reviews.txt") as caught:
         chain.run(chain.steps(Upper("letters"), Doubled("reviews")))
     assert caught.value.hint is None and Fake.runs == []
     with raising(DataError, file=artefact(tmp_path, "lite")):
         chain.run(chain.steps()[1:])
+    old = {"lite": {"parameters": {}, "inputs": {}, "outputs": {"lite": "0"}, "result": {}, "versions": {}}}
+    (chain.root / "kd.lock").write_text(json.dumps(old))
+    with raising(DataError, "older kd", hint=("--run-dir", "--force")):
+        chain.run()
+    chain.run(force=True)
+    assert list(Lock(chain.root).entries()) == ["lite", "join"]
 
 
 def test_select_takes_a_range_of_stages():
@@ -191,15 +197,6 @@ def test_a_damaged_lock_file_is_an_error(chain, text):
     (chain.root / "kd.lock").write_text(text)
     with raising(DataError, file=chain.root / "kd.lock"):
         chain.run()
-
-
-def test_the_lock_file_of_an_older_kd_is_an_error_unless_it_is_made_again(chain):
-    old = {"lite": {"parameters": {}, "inputs": {}, "outputs": {"lite": "0"}, "result": {}, "versions": {}}}
-    (chain.root / "kd.lock").write_text(json.dumps(old))
-    with raising(DataError, "older kd", hint=("--run-dir", "--force")):
-        chain.run()
-    chain.run(force=True)
-    assert list(Lock(chain.root).entries()) == ["lite", "join"]
 
 
 def test_processes_of_torchrun_leave_the_record_to_the_main_one(chain, monkeypatch):

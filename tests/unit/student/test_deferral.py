@@ -73,7 +73,7 @@ def test_the_target_is_missed_in_at_most_one_of_twenty_calibrations(texts, agree
     assert np.mean(answered) > 0.05  # which is not kept by answering nothing
 
 
-def test_a_calibration_counts_what_lies_strictly_above_each_threshold():
+def test_a_calibration_counts_what_lies_strictly_above_each_threshold_and_is_cross_fitted_by_halves():
     margin = np.array([0.9, 0.8, 0.8, 0.7, 0.6, 0.5, -inf, 0.4])
     wrong = np.array([False, True, False, False, True, False, True, False])
     right = np.array([[True] * 4 + [False] * 4, [True, False, True, True, True, False, True, True]])
@@ -88,9 +88,6 @@ def test_a_calibration_counts_what_lies_strictly_above_each_threshold():
     assert found.defers(margin, 0.5).tolist() == [False] * 4 + [True] * 4
     assert found.defers(margin, 0.01).tolist() == [False] * 6 + [True, False]
     assert found.errors(0.99) is None and found.defers(margin, 0.99).all()
-
-
-def test_cross_fitting_is_done_by_halves():
     margin, wrong = simulate(np.random.default_rng(2), 4000, ties=False)
     found = calibrate(margin, wrong, agree=0.95, familiar=ALL)
     answered, agreement = cross_fit(margin, wrong, found)

@@ -50,7 +50,6 @@ def test_columns_are_those_of_sorted_classes(tmp_path, task):
 
 @pytest.mark.parametrize("task", [SINGLE, UNSORTED], ids=lambda task: "-".join(task.labels))
 def test_its_own_labels_are_perfectly_ranked(tmp_path, task):
-    """An estimator whose classes are not sorted gets 0.0 here."""
     student = load_student(make_student(tmp_path / "student", task))
     labels = np.array(labels_of(student, WORDS))
     assert set(labels) == {"no", "yes"}
@@ -62,13 +61,25 @@ def test_its_own_labels_are_perfectly_ranked(tmp_path, task):
     assert (student.predict(WORDS) == labels).all() and not (student.predict(WORDS) != labels).any()
 
 
-def test_it_is_a_fitted_classifier_or_regressor(tmp_path):
+def test_it_is_a_fitted_classifier_or_regressor_and_pickled_as_its_path(tmp_path):
     for task in (SINGLE, MULTI, SCORE):
         student = load_student(make_student(tmp_path / task.metric, task))
         assert is_regressor(student) == task.is_score != is_classifier(student)
         assert clone(student) is student and student.fit(WORDS) is student and student.get_params() == {}
         check_is_fitted(student)
         assert hasattr(student, "classes_") != task.is_score
+    folder = make_student(tmp_path / "student")
+    student = load_student(folder)
+    packed = pickle.dumps(FrozenEstimator(student))
+    assert len(packed) < 1000 and b"student" in packed
+    assert pickle.loads(packed).predict(WORDS) == student.predict(WORDS)
+    assert pickle.loads(pickle.dumps(load_student(folder, torch=True))).compute is None
+    student.folder = None
+    with pytest.raises(UsageError):
+        pickle.dumps(student)
+    student.save(tmp_path / "again")
+    assert pickle.loads(pickle.dumps(student)).folder == tmp_path / "again"
+    assert "toy" in repr(student) and len(repr(student)) < 300
 
 
 @pytest.mark.parametrize("task", [UNSORTED, THREE], ids=lambda task: "-".join(task.labels))
@@ -131,18 +142,3 @@ def test_texts_come_in_lists_arrays_columns_and_tables(tmp_path):
             student.predict(wrong)
     with pytest.raises(DataError):
         pairs.predict(pd.DataFrame({"one": texts}))
-
-
-def test_it_is_pickled_as_its_path(tmp_path):
-    folder = make_student(tmp_path / "student")
-    student = load_student(folder)
-    packed = pickle.dumps(FrozenEstimator(student))
-    assert len(packed) < 1000 and b"student" in packed
-    assert pickle.loads(packed).predict(WORDS) == student.predict(WORDS)
-    assert pickle.loads(pickle.dumps(load_student(folder, torch=True))).compute is None
-    student.folder = None
-    with pytest.raises(UsageError):
-        pickle.dumps(student)
-    student.save(tmp_path / "again")
-    assert pickle.loads(pickle.dumps(student)).folder == tmp_path / "again"
-    assert "toy" in repr(student) and len(repr(student)) < 300

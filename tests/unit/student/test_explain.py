@@ -73,13 +73,24 @@ def test_effects_are_those_of_texts_written_with_masks(tmp_path, task, plugin):
     assert all(not found.pairs for found in student.explain(rows if pair else texts[0], pairs=False))
 
 
-def test_a_word_in_pieces_is_masked_as_one_and_lets_more_words_in(tmp_path):
+def test_a_word_in_pieces_is_masked_as_one_and_a_label_is_chosen_by_either_of_its_names(tmp_path):
     student = load_student(make_student(tmp_path / "student", pieces=PIECES))
     text = "strangers " + "the film was very good not bad but warm and cold"  # 13 ids, and the student reads 12
     (found,) = student.explain([text])
     assert [word.text for word in found.words] == text.split()[:11] and len(found.pairs) == 10
     check(student, found, (text,), int(student.logits([[text]]).argmax()))
     assert found.words[0].text == "strangers" and found.words[0].logit != 0
+    student = load_student(make_student(tmp_path / "student"))
+    for output, names in enumerate((("no", "bad"), ("yes", "good"))):
+        for name in names:
+            (found,) = student.explain(TEXTS[:1], name)
+            check(student, found, (TEXTS[0],), output)
+    with pytest.raises(UsageError) as caught:
+        student.explain(TEXTS, "maybe")
+    assert "no, yes" in caught.value.hint
+    with pytest.raises(UsageError):
+        load_student(make_student(tmp_path / "score", SCORE)).explain([("a", "b")], "no")
+    assert student.explain([]) == []
 
 
 @pytest.fixture
@@ -135,17 +146,3 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path, monkeypatch):
     student.__dict__["_module_function"] = lambda words, lengths: compute([[0] * 6], lengths)
     with pytest.raises(KdError, match="not enough memory"):
         student.explain(TEXTS[:1])
-
-
-def test_a_label_is_chosen_by_either_of_its_names(tmp_path):
-    student = load_student(make_student(tmp_path / "student"))
-    for output, names in enumerate((("no", "bad"), ("yes", "good"))):
-        for name in names:
-            (found,) = student.explain(TEXTS[:1], name)
-            check(student, found, (TEXTS[0],), output)
-    with pytest.raises(UsageError) as caught:
-        student.explain(TEXTS, "maybe")
-    assert "no, yes" in caught.value.hint
-    with pytest.raises(UsageError):
-        load_student(make_student(tmp_path / "score", SCORE)).explain([("a", "b")], "no")
-    assert student.explain([]) == []

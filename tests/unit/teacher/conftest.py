@@ -11,5 +11,4 @@ def films():
 
 @pytest.fixture
 def tiny_teacher(tmp_path):
-    """Return a function that saves a tiny random BERT classifier and returns its folder."""
     return lambda name="teacher", **more: make_teacher(tmp_path / name, **more)

@@ -230,7 +230,7 @@ def test_logits_of_the_classifier(tmp_path, lines, notes, kind, zipped):
     assert found.logits.dtype == np.float32 and np.array_equal(found.logits, values.astype(np.float32))
 
 
-def test_a_joined_table_is_a_transfer_set_and_its_logits(tmp_path, notes):
+def test_a_joined_table_is_a_transfer_set_and_its_logits_or_scores(tmp_path, notes):
     table = tmp_path / "qqp.tsv"
     header = "is_duplicate\tquestion1\tquestion2\tlogits_0\tlogits_1"
     values = np.array([[1.5, -2.25], [0.125, 3], [-1, 0.5]], np.float32)
@@ -245,9 +245,6 @@ def test_a_joined_table_is_a_transfer_set_and_its_logits(tmp_path, notes):
     assert np.array_equal(np.array(found, np.float32), values)
     assert [row["label"] for row in rows(output)] == ["0", "1", "1"]  # is_duplicate is 0 whatever the teacher says
     assert not notes.warnings  # by text
-
-
-def test_the_score_of_a_joined_table(tmp_path, notes):
     table = tmp_path / "sts.tsv"
     table.write_text("sentence1\tsentence2\tscore\n" + "".join(f"{pair}\t{n}.25\n" for n, pair in enumerate(PAIRS)))
     found = read_external(table, transfer=table, task=STAR_PAIRS, reporter=notes)

@@ -67,7 +67,6 @@ def numbered(classes):
 
 
 def test_file_is_the_one_of_the_design(path):
-    """Read by hand, byte by byte: safetensors is a length, a JSON header, and the arrays."""
     data = path.read_bytes()
     (size,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + size])

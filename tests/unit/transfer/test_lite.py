@@ -30,7 +30,6 @@ TRAIN, DEV = table(sentence=TEXTS), table(sentence=HELD_OUT)
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    """Cut 42 rows into 6 parts of tagging and 18 of making."""
     monkeypatch.setattr(lite, "ROWS", 8)
     monkeypatch.setattr(lite, "TEXTS", 30)
 

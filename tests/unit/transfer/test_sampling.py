@@ -293,14 +293,11 @@ def test_a_generator_whose_samples_are_none(tmp_path, samples, says):
     assert not (tmp_path / "set.tsv").exists()
 
 
-def test_single_texts_with_a_tab_are_rejected_and_never_break_the_table(tmp_path):
+def test_tabs_in_single_texts_are_rejected_and_never_break_the_table(tmp_path):
     said = ["one\ttwo", "three", " \t ", "four\n", "\u2028five", None, "\tsix"]
     result = run(tmp_path / "set.tsv", Fake(lambda draw: said[draw] if draw < len(said) else f"text {draw}"), 8)
     assert result.rejected == {"a tab in a single text": 2, "blank": 1, "no end": 1}
     assert texts_of(tmp_path / "set.tsv") == ["three", "four", "five", *(f"text {draw}" for draw in range(7, 12))]
-
-
-def test_an_original_that_the_form_cannot_hold_is_an_error_before_the_work(tmp_path):
     train = pl.DataFrame({"sentence": ["tab\there"], "label": ["1"]})
     fake = Fake(half)
     with pytest.raises(DataError, match="tab"):

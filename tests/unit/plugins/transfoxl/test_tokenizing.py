@@ -73,7 +73,6 @@ def test_tokenised_texts_come_back_as_they_were(text):
 
 @given(st.lists(st.sampled_from([*SIGNS, "a", "-", "1", ".", '"', "'s"])), st.sampled_from(["moses", "whitespace"]))
 def test_no_text_holds_a_sign(words, how):
-    """Whatever a model says."""
     assert not any(sign in join(words, how) for sign in SIGNS)
 
 
