@@ -44,8 +44,7 @@ def without(monkeypatch, library):
 def in_openvino(file):
     """Return a graph in OpenVINO; by itself it computes in bfloat16 on processors that have that."""
     model = openvino.compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
-    inside = set().union(*(one.names for one in model.inputs))
-    names = [[name for name in (kind, f"{kind}1", f"{kind}2") if name in inside] for kind in KIND]
+    names = [sorted(name for one in model.inputs for name in one.names if name.startswith(kind)) for kind in KIND]
 
     def run(*given):
         columns = zip(names, given, strict=True)
@@ -80,9 +79,8 @@ def test_the_exported_student_has_pytorchs_logits(tmp_path, task, options):
 
 
 @each_kind
-@pytest.mark.parametrize("plugin", ["kimcnn", "dan"])
-def test_other_students_in_openvino(tmp_path, task, plugin):
-    student = make_student(tmp_path / "student", task, plugin=plugin)
+def test_kimcnn_in_openvino(tmp_path, task):
+    student = make_student(tmp_path / "student", task, plugin="kimcnn")
     export_onnx(student=student, output=tmp_path / "onnx", int8=False, check=False)
     batches = {"random": list(random_batches(task, 20, MAX_LENGTH))}
     (found,) = compare(load_student(student, torch=True), {MODEL: in_openvino(tmp_path / "onnx" / MODEL)}, batches)
