@@ -88,9 +88,11 @@ class Student:
         if empty := sum(not any(map(str.strip, row)) for row in zip(*columns, strict=True)):
             warnings.warn(f"{empty:,} of {len(texts):,} texts are empty: their prediction means nothing", stacklevel=2)
         logits = self.logits(columns)
-        deferred = self.deferred(columns, logits, agree) if defer else np.zeros(len(logits), bool)
-        found = zip(predictions(logits, self.task), deferred.tolist(), strict=True)
-        return Predictions(replace(prediction, deferred=flag) for prediction, flag in found)
+        found = predictions(logits, self.task)
+        if not defer:
+            return found
+        deferred = self.deferred(columns, logits, agree).tolist()
+        return Predictions(replace(one, deferred=flag) for one, flag in zip(found, deferred, strict=True))
 
     def explain(self, texts: Any, label: str | None = None, *, pairs: bool = True) -> list[Explanation]:
         """Mask each word of each text in turn, and return what that does to the answer.

@@ -129,15 +129,16 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.dtype = word_type(tokenizer.get_vocab_size())
-        ids = tokenizer.get_vocab(with_added_tokens=False)
-        self.foreign = np.zeros(tokenizer.get_vocab_size(), np.bool_)  # whether an id is MASK, or a piece inside a word
-        self.foreign[[UNKNOWN, *(number for word, number in ids.items() if word.startswith(CONTINUES))]] = True
-        # The tokenizer neither changes nor cuts these words.
-        self._known = {
-            word: [number]
-            for word, number in ids.items()
-            if word.isascii() and word.isalnum() and word == word.lower() and len(word) <= _LONGEST
-        }
+        self._vocabulary = tokenizer.get_vocab(with_added_tokens=False)
+        self._known: dict[str, list[int]] = {}
+
+    @cached_property
+    def foreign(self) -> NDArray[np.bool_]:
+        """Whether an id is ``MASK``, or a piece inside a word, ``bool [ids]``."""
+        foreign = np.zeros(self.tokenizer.get_vocab_size(), np.bool_)
+        inside = (number for word, number in self._vocabulary.items() if word.startswith(CONTINUES))
+        foreign[[UNKNOWN, *inside]] = True
+        return foreign
 
     def encode(self, texts: pl.Series) -> Texts:
         """Encode a column of texts; a null is an empty text."""
@@ -169,9 +170,11 @@ class TextEncoder:
     def _ids(self, pieces: list[str]) -> list[list[int]]:
         if len(self._known) > _REMEMBERED:
             self._known = {}
-        known = self._known
+        known, ids = self._known, self._vocabulary
         new = [piece for piece in pieces if piece not in known]
-        if new:
+        # The tokenizer neither changes nor cuts these words.
+        known.update((piece, [ids[piece]]) for piece in new if piece in ids and _is_plain(piece))
+        if new := [piece for piece in new if piece not in known]:
             encodings = self.tokenizer.encode_batch_fast(new, add_special_tokens=False)
             known.update((piece, encoding.ids) for piece, encoding in zip(new, encodings, strict=True))
         return [known[piece] for piece in pieces]
@@ -267,6 +270,10 @@ def text_columns(texts: Any, task: Task) -> list[list[str]]:
     texts = texts.to_numpy() if hasattr(texts, "to_numpy") else texts
     if isinstance(texts, np.ndarray):  # a column of texts may stand in a table of its own
         texts = texts.ravel().tolist() if single and texts.shape[1:] == (1,) else texts.tolist()
+    with suppress(TypeError, UnicodeEncodeError):
+        if single:  # all at once; what fails is found row by row
+            "".join(texts).encode()
+            return [list(map(str, texts))]
     columns: list[list[str]] = [[] for _ in task.columns]
     for number, row in enumerate(texts, 1):
         parts = (row,) if single or not isinstance(row, list | tuple) else row
@@ -276,6 +283,10 @@ def text_columns(texts: Any, task: Task) -> list[list[str]]:
         for column, part in zip(columns, parts, strict=True):
             column.append(str(part))
     return columns
+
+
+def _is_plain(word: str) -> bool:
+    return word.isascii() and word.isalnum() and word == word.lower() and len(word) <= _LONGEST
 
 
 def _is_text(value: object) -> bool:

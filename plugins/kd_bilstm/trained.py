@@ -21,9 +21,8 @@ from kdcli.models.inference import Cores, Floats, Ints, Weights, channels, head
 
 Places = NDArray[np.intp]
 
-BLOCK = 512  # states computed at once: what they need should fit a core's own cache
-WORDS = 65_536  # the most words of the texts that a thread takes in one go, where there is more than one text
-ROWS = 1024  # rows of a product outside the recurrence
+GROUP = 512  # texts that advance together: what a step of theirs needs should fit a core's own cache
+ROWS = 512  # rows of a product outside the recurrence
 NEAR = 8  # texts are sorted by so many words: neighbours nearly always share what texts share beyond
 
 
@@ -188,7 +187,7 @@ class FoldedBiRNN:
         # The directions of a single layer go apart, each with neighbours of its own; layers above it need both.
         apart: list[tuple[int, ...]] = [(0,), (1,)] if len(self.layers) == 1 else [(0, 1)]
         orders = [near(ids, lengths, backward=directions == (1,)) for directions in apart]
-        count = min(len(ids), math.ceil(int(lengths.sum()) / WORDS))
+        count = math.ceil(len(ids) / GROUP)
         jobs = [(rows, way) for way, order in zip(apart, orders, strict=True) for rows in np.array_split(order, count)]
         self.cores.each(encode, jobs)
         return pooled.reshape(len(ids), -1)
@@ -198,50 +197,52 @@ class FoldedBiRNN:
         outputs = np.empty((lengths.sum(), 2, self.hidden), np.float32)
         begins = np.cumsum(lengths) - lengths
         for direction, table in enumerate(tables):
-            for time, (level, states) in enumerate(self._walk(layer, direction, table, ids, lengths)):
-                texts = level.texts
-                places = begins[texts] + (lengths[texts] - 1 - time if direction else time)
-                outputs[places, direction] = states[self.cell.parts - 1, level.nodes]
+            for time, (nodes, states) in enumerate(self._walk(layer, direction, table, ids, lengths)):
+                inside = time < lengths
+                places = begins + (lengths - 1 - time if direction else time)
+                outputs[places[inside], direction] = states[self.cell.parts - 1, nodes[inside]]
         return outputs.reshape(len(outputs), -1)
 
     def _pooled(self, direction: int, table: Floats, ids: Ints, lengths: Places) -> Floats:
         """Return the last layer's hidden states of a direction, pooled over time, ``[texts, hidden]``."""
         pooled = np.empty((len(ids), self.hidden), np.float32)
-        for level, states in self._walk(self.layers[-1], direction, table, ids, lengths, maxima=self.by_maximum):
-            pooled[level.texts[level.ends]] = states[-1, level.nodes[level.ends]]
+        walk = self._walk(self.layers[-1], direction, table, ids, lengths, maxima=self.by_maximum)
+        for time, (nodes, states) in enumerate(walk, 1):
+            ends = lengths == time
+            if ends.any():
+                pooled[ends] = states[-1, nodes[ends]]
         return pooled
 
     def _walk(
         self, layer: LayerWeights, direction: int, table: Floats, ids: Ints, lengths: Places, *, maxima: bool = False
-    ) -> Iterator[tuple[Level, Floats]]:
+    ) -> Iterator[tuple[Places, Floats]]:
         """Compute the states of all prefixes of texts, one word longer each time; direction 1 begins at their ends.
 
         ``table`` is the input's part of the gates, ``[inputs, gates * hidden]``, ``ids [texts, time]`` the input of
-        each word. With ``maxima``, the largest value so far of each unit lies behind the hidden state. The states,
-        ``[parts, prefixes, hidden]``, are valid until the next but one.
+        each word. With ``maxima``, the largest value so far of each unit lies behind the hidden state. Yields the
+        prefix of each text, and their states, ``[parts, prefixes, hidden]``, which are valid until the next ones.
         """
         (gates, parts, _, step), size = self.cell, self.hidden
         before = np.zeros((parts + maxima, 1, size), np.float32)
         if maxima:
             before[-1] = -np.inf
-        room = np.empty((2, (parts + maxima) * len(ids) * size), np.float32)
-        gates_room, product_room = np.empty((2, BLOCK, gates * size), np.float32)
-        work_room = np.empty((gates + parts + maxima) * BLOCK * size, np.float32)
+        room = np.empty((parts + maxima) * len(ids) * size, np.float32)
+        gates_room, product_room = np.zeros((2, len(ids), gates * size), np.float32)
+        work_room = np.empty((gates + parts + maxima) * len(ids) * size, np.float32)
         for time, level in enumerate(levels(reverse(ids, lengths) if direction else ids, lengths)):
-            after = _shaped(room[time % 2], parts + maxima, len(level.ids), size)
-            for begin in range(0, len(level.ids), BLOCK):
-                words, parents = level.ids[begin : begin + BLOCK], level.parents[begin : begin + BLOCK]
-                # "clip" saves a copy; every index is in range.
-                inputs = np.take(table, words, axis=0, out=gates_room[: len(words)], mode="clip")
-                work = _shaped(work_room, gates + parts + maxima, len(words), size)
-                np.take(before, parents, axis=1, out=work[gates:], mode="clip")
-                product = np.matmul(work[gates + parts - 1], layer.recurrent[direction], out=product_room[: len(words)])
-                new = after[:, begin : begin + BLOCK]
-                step(inputs, product, work[: gates + parts], new[:parts], layer.apart[direction])
-                if maxima:
-                    np.maximum(work[-1], new[parts - 1], out=new[-1])
-            yield level, after
-            before = after
+            count = len(level.ids)
+            # "clip" saves a copy; every index is in range.
+            inputs = np.take(table, level.ids, axis=0, out=gates_room[:count], mode="clip")
+            work = _shaped(work_room, gates + parts + maxima, count, size)
+            np.take(before, level.parents, axis=1, out=work[gates:], mode="clip")
+            product = product_room[:count]
+            if time:  # the first state is zero
+                np.matmul(work[gates + parts - 1], layer.recurrent[direction], out=product)
+            before = _shaped(room, parts + maxima, count, size)  # where the states after take their place
+            step(inputs, product, work[: gates + parts], before[:parts], layer.apart[direction])
+            if maxima:
+                np.maximum(work[-1], before[parts - 1], out=before[-1])
+            yield level.nodes, before
 
 
 class WordTable:
@@ -270,13 +271,11 @@ class WordTable:
 
 
 class Level(NamedTuple):
-    """The nodes of the tree of prefixes at one time step, and the texts that have a word there."""
+    """The nodes of the tree of prefixes at one time step."""
 
     ids: Places  # [nodes], the last word of each prefix
     parents: Places  # [nodes], its node of the level before, the root for those of the first
-    texts: Places  # [texts here]
-    nodes: Places  # [texts here], the node of each text
-    ends: NDArray[np.bool_]  # [texts here], whether it is the text's last
+    nodes: Places  # [texts], the node of each text; without meaning where the text has ended
 
 
 def levels(ids: Ints, lengths: Ints) -> Iterator[Level]:
@@ -285,23 +284,20 @@ def levels(ids: Ints, lengths: Ints) -> Iterator[Level]:
     np.not_equal(ids[1:], ids[:-1], out=differs[1:, :-1])
     shared = differs.argmax(axis=1)  # words in common with the text before
     shared[1:] = np.minimum.reduce([shared[1:], lengths[1:], lengths[:-1]])
-    texts, nodes = np.arange(len(ids)), np.zeros(len(ids), np.intp)
-    for time, words in enumerate(np.ascontiguousarray(ids.T, np.intp), 1):
-        new = shared < time
-        parents = nodes[new]
-        # A text without a node of its own has the last one made before it.
-        nodes = np.cumsum(new) - 1
-        ends = lengths == time
-        yield Level(words[texts[new]], parents, texts, nodes, ends)
-        goes_on = ~ends
-        texts, nodes, shared, lengths = (each[goes_on] for each in (texts, nodes, shared, lengths))
+    time = np.arange(ids.shape[1])[:, None]
+    new = (shared <= time) & (time < lengths)  # [time, texts]
+    # A text without a node of its own has the last one made before it.
+    nodes = np.cumsum(new, axis=1) - 1
+    parents = np.concatenate([np.zeros_like(nodes[:1]), nodes[:-1]])[new]
+    cuts = np.cumsum(np.count_nonzero(new, axis=1))[:-1]
+    return map(Level, np.split(ids.T[new], cuts), np.split(parents, cuts), nodes)
 
 
 def near(ids: Ints, lengths: Ints, *, backward: bool) -> Places:
     """Return texts ``[texts, time]`` in an order in which those that begin alike, or end alike, are neighbours."""
     first = reverse(ids, lengths, NEAR) if backward else ids[:, :NEAR]
     first = np.where(np.arange(first.shape[1]) < lengths[:, None], first, 0).astype(ids.dtype)
-    order: Places = np.lexsort(np.ascontiguousarray(first.T[::-1]))
+    order: Places = np.lexsort([*np.ascontiguousarray(first.T[::-1]), lengths // 8])
     return order
 
 

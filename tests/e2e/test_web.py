@@ -30,6 +30,8 @@ RUNTIME = os.environ.get("WEB_RUNTIME")
 SET = Task("sets", "single", ("a", "b", "c"), metric="micro_f1", multi_label=True, thresholds=(0.3, 0.5, 0.9))
 PIECES = ("##s", "##ing", "un", "##wa", "##rm", "o", "##δ", "##ο", "##σ")
 TASKS = {"single": SINGLE, "pieces": SINGLE, "pair": PAIR, "score": SCORE, "set": SET}
+TASKS |= {"gru": PAIR, "kimcnn": PAIR, "dan": PAIR}
+OTHERS = {"gru": {"cell": "gru", "layers": 2, "pooling": "max"}, "kimcnn": {"plugin": "kimcnn"}, "dan": {"plugin": "dan"}}
 ODD = [
     *("ΟΔΟΣ", "Σ", "ὈΔΥΣΣΕΎΣ", "İstanbul", "STRASSE ẞ", "Ǆ ǆ", "ﬁlm", "ｆｉｌｍ", "naïve", "café CAFE\u0301"),
     *("電影", "𠀀𠀁", "good電bad", "\u2f00", "한국어", "ภาพยนตร์", "हिन्दी", "عربي", "עברית", "e\u0301\u0327good"),
@@ -74,7 +76,8 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("web")
     students = {}
     for name, task in TASKS.items():
-        folder = make_student(root / f"{name}-student", task, pieces=PIECES if name == "pieces" else ())
+        options = {"pieces": PIECES} if name == "pieces" else OTHERS.get(name, {})
+        folder = make_student(root / f"{name}-student", task, **options)
         if name == "single":
             student = load_student(folder)
             margins = np.abs(np.diff(student.logits([texts_of(100)]), axis=1))

@@ -78,6 +78,15 @@ def test_the_exported_student_has_pytorchs_logits(tmp_path, task, options):
     assert found.exact and found.alone < 1e-5
 
 
+@each_kind
+def test_kimcnn_in_openvino(tmp_path, task):
+    student = make_student(tmp_path / "student", task, plugin="kimcnn")
+    export_onnx(student=student, output=tmp_path / "onnx", int8=False, check=False)
+    batches = {"random": list(random_batches(task, 20, MAX_LENGTH))}
+    (found,) = compare(load_student(student, torch=True), {MODEL: in_openvino(tmp_path / "onnx" / MODEL)}, batches)
+    assert found.exact and found.alone < 1e-5
+
+
 def test_what_lies_in_the_folder(tmp_path, student):
     result = export_onnx(student=student, output=tmp_path / "onnx", int8=False, check=False)
     folder = tmp_path / "onnx"

@@ -97,7 +97,7 @@ def test_any_batch_in_small_pieces_by_threads(lengths, task, options, words):
     module, quick = small(task, **options)
     quick.cores.count = 3
     with pytest.MonkeyPatch.context() as patch:
-        for name, size in (("BLOCK", 3), ("WORDS", 20), ("ROWS", 4)):
+        for name, size in (("GROUP", 3), ("ROWS", 4)):
             patch.setattr(f"kd_bilstm.trained.{name}", size)
         assert_same(module, quick, forms.columns_of(task, lengths, words=words))
 
