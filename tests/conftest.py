@@ -1,5 +1,6 @@
 """What every test gets: an environment without the settings of whoever runs them, and plugins made on the spot."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,13 @@ settings.load_profile("kd")
 CHANGED_BY_FLAGS = ("NO_COLOR", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "KD_CODE")
 
 PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def collect_the_garbage_of_this_module_alone():
+    """Keep collections from going through all that the libraries have made, which took half of some tests' time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
