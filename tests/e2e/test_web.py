@@ -31,7 +31,11 @@ SET = Task("sets", "single", ("a", "b", "c"), metric="micro_f1", multi_label=Tru
 PIECES = ("##s", "##ing", "un", "##wa", "##rm", "o", "##δ", "##ο", "##σ")
 TASKS = {"single": SINGLE, "pieces": SINGLE, "pair": PAIR, "score": SCORE, "set": SET}
 TASKS |= {"gru": PAIR, "kimcnn": PAIR, "dan": PAIR}
-OTHERS = {"gru": {"cell": "gru", "layers": 2, "pooling": "max"}, "kimcnn": {"plugin": "kimcnn"}, "dan": {"plugin": "dan"}}
+OTHERS = {
+    "gru": {"cell": "gru", "layers": 2, "pooling": "max"},
+    "kimcnn": {"plugin": "kimcnn"},
+    "dan": {"plugin": "dan"},
+}
 ODD = [
     *("ΟΔΟΣ", "Σ", "ὈΔΥΣΣΕΎΣ", "İstanbul", "STRASSE ẞ", "Ǆ ǆ", "ﬁlm", "ｆｉｌｍ", "naïve", "café CAFE\u0301"),
     *("電影", "𠀀𠀁", "good電bad", "\u2f00", "한국어", "ภาพยนตร์", "हिन्दी", "عربي", "עברית", "e\u0301\u0327good"),
