@@ -283,5 +283,6 @@ def _knock(address: str) -> None:
 
 
 def _silent(address: str, why: str) -> MissingError:
-    hint = "`ray status --address ADDRESS` shows whether it runs; leave out --ray-address for a local one"
+    hint = "`ray status --address ADDRESS` shows whether it runs; RAY_AUTH_MODE=token sends it this machine's token; "
+    hint += "leave out --ray-address for a local one"
     return MissingError(f"no Ray cluster answers at {address}: {why}", key="ray_address", hint=hint)

@@ -27,7 +27,7 @@ class SeedPart:
     def of(cls, stage: Stage, runs: Mapping[int, RunContext], at_once: int) -> SeedPart:
         """Read the tables that all seeds need, once."""
         first = next(iter(runs.values()))
-        tables = {split: first.read(split) for split in SPLITS if split in stage.reads}
+        tables: dict[str, Any] = {split: first.read(split) for split in SPLITS if split in stage.reads}
         bare = replace(first, device=first.parts_device, engine=LocalEngine(), reporter=QuietReporter(), tables=tables)
         return cls(stage, {number: replace(bare, number=run.number) for number, run in runs.items()}, at_once)
 

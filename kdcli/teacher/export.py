@@ -135,7 +135,7 @@ def assemble_logits(paths: Sequence[Path], output: Path, origin: Mapping[str, An
 
     ``cut`` are texts that were cut and are in no part. Returns whether there is an answer; else there is no file.
     """
-    rows = pl.scan_parquet(paths, glob=False).select("row_hash", silent=pl.col("logits_0").is_nan()).collect()
+    rows = pl.scan_parquet(list(paths), glob=False).select("row_hash", silent=pl.col("logits_0").is_nan()).collect()
     hashes, silent = rows["row_hash"].to_numpy(), rows["silent"]
     del rows  # their memory is needed now
     first = first_of_equals(hashes)

@@ -29,7 +29,7 @@ FORMAT = "kd.logits/2"
 HashTexts = Callable[[Sequence[pl.Series]], NDArray[np.uint64]]
 Piece = tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.floating[Any]] | None]
 """Rows of a logits file: hashes by ``text_hash`` ``[n]``, logits ``[n, outputs]``, representations ``[n, size]``."""
-KINDS = {"row_hash": np.dtype("<u8"), "logits": np.dtype("<f4"), STATES: np.dtype("<f2")}
+KINDS: Mapping[str, np.dtype[Any]] = {"row_hash": np.dtype("<u8"), "logits": np.dtype("<f4"), STATES: np.dtype("<f2")}
 HASHES: Mapping[Any, HashTexts] = {FORMAT: text_hash, "kd.logits/1": text_hash_v1}
 """How each format hashes the texts of a row."""
 

@@ -54,7 +54,7 @@ import sys
 
 export.PART_ROWS = predict.ROWS = Student.part_rows = 64
 lite.ROWS, lite.TEXTS = 512, 2_000
-corpus.ROWS = corpus.ASKED = 1_000
+corpus.ROWS, corpus.ASKED = 1_000, 400
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])  # of two trainings at once each has one, as on a node
 if __name__ == "__main__":
     sys.exit(run(sys.argv[1:]))
@@ -148,11 +148,12 @@ def test_predicted_fabricated_and_cleaned_are_the_same_bytes(made, cluster):
 
 def test_all_that_a_run_trains_is_the_same_bytes(made, cluster):
     """The grid of the teacher, a corpus in the order of a generator, students and baselines of two seeds."""
-    profile = PROFILE.format(data=made / "data", texts=made / "many.txt") + MODELS
+    profile = PROFILE.format(data=made / "data", texts=made / "few.txt") + MODELS
     (made / "all.toml").write_text(profile)
+    (made / "few.txt").write_text("".join(f"{text}\n" for text in texts(1500, seed=2)))
     for engine, on in (("local", None), ("ray", cluster)):
         kd(made, "run-all", "-p", made / "all.toml", "--run-dir", made / engine, "--seeds", 2, cluster=on)
-    names = ["transfer/corpus.parquet", "export/logits.safetensors", "predictions.parquet"]
+    names = ["transfer/corpus.parquet", "join/joined.parquet", "predictions.parquet"]
     names += [f"{one}/model.safetensors" for one in ("teacher", "student", "student-seed2", "baseline-seed2")]
     for name in names:
         assert hashed(made / "local" / name) == hashed(made / "ray" / name), name

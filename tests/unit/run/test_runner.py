@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -282,14 +283,15 @@ def test_run_stages_holds_the_folder_and_writes_the_profile(chain):
 def test_without_a_gpu_here_a_cluster_may_have_one(chain, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setitem(STAGES, "lite", partial(Upper, "letters"))
     for engine in ("local", "ray"):
         profile, reporter = Profile("demo", Settings(device="cuda", engine=engine), {}), Notes()
         how = {"options": RunOptions(run_dir=chain.root, dry_run=True), "reporter": reporter}
         if engine == "local":
             with raising(MissingError, "no cuda", key="device"):
-                run_stages(["mix"], profile, **how)
+                run_stages(["lite"], profile, **how)
         else:
-            run_stages(["mix"], profile, **how)
+            run_stages(["lite"], profile, **how)
             assert ["no cuda" in warning for warning in reporter.warnings] == [True]
 
 
