@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdcli.parts.engine import Engine, Loaded, LocalEngine, in_turn, place, processes, usable_cores
-from kdcli.parts.parts import RECORD, Parts, claim_folder, is_main_process
+from kdcli.parts.parts import RECORD, Parts, claim_folder, is_main_process, process_count
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings
@@ -21,6 +21,7 @@ __all__ = [
     "in_turn",
     "is_main_process",
     "place",
+    "process_count",
     "processes",
     "usable_cores",
 ]

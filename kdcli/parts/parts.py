@@ -61,7 +61,7 @@ class Parts:
             self._lock.enter_context(self.engine)
 
     def __enter__(self) -> Parts:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if process_count() > 1:
             self.reporter.warn("one process of this launch makes the parts; several GPUs share them with --engine ray")
         what = "another process is at this work already"
         with ExitStack() as lock:
@@ -160,6 +160,11 @@ def _is_whole(path: Path) -> bool:
         return checksum(path).read_text("utf-8") == sha256(path)
     except (OSError, ValueError):
         return False
+
+
+def process_count() -> int:
+    """Return the number of processes that ``torchrun`` has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_main_process() -> bool:

@@ -53,6 +53,11 @@ def all_plugins() -> list[Plugin]:
     return sorted(found, key=lambda plugin: (plugin.name, plugin.distribution))
 
 
+def all_versions() -> dict[str, str]:
+    """Return the versions of all plugins but kd's own, by distribution."""
+    return {plugin.distribution: plugin.version for plugin in all_plugins() if not plugin.is_ours}
+
+
 def plugins(group: Group) -> list[Plugin]:
     """List the plugins of a group, see ``all_plugins``."""
     return [plugin for plugin in all_plugins() if plugin.group == group]

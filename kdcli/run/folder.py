@@ -199,7 +199,7 @@ def versions() -> dict[str, str]:
     """Return the versions that a result may depend on, those of other people's plugins among them."""
     packages = ("kdcli", "torch", "transformers", "tokenizers", "numpy", "polars")
     found = {"python": platform.python_version(), **{name: version(name) for name in packages}}
-    return found | {one.distribution: one.version for one in registry.all_plugins() if not one.is_ours}
+    return found | registry.all_versions()
 
 
 def _show(value: Any) -> str:
