@@ -12,12 +12,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from commands import all_commands
 from e2e.conftest import THINGS, succeeded
 from made_teacher import make_teacher
 from typer.main import get_command
 
 import kdcli.serve.app as service
-from kdcli.cli import all_commands, app
+from kdcli.cli import app
 from kdcli.student.deferral import Calibration, Familiar
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "plugins.md").read_text("utf-8")

@@ -30,7 +30,7 @@ def test_run_all_goes_through_a_second_time_has_nothing_to_do_and_is_not_for_tor
     assert (tiny.run_dir / "student" / "model.safetensors").stat().st_mtime_ns == student
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    refused(tiny.stage("run-all"), 2, "teacher export")
+    refused(tiny.stage("run-all"), 2, "teacher train")
 
 
 def test_the_artefacts_belong_together_and_a_changed_setting_runs_the_stages_that_read_it(done):

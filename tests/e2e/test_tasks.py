@@ -191,7 +191,7 @@ def test_a_custom_task_by_flags_alone(tiny):
 
     line = ["run-all", "--profile", "custom", "--data-dir", data, "--run-dir", tiny.root / "r"]
     refused(tiny.kd(*line, "--text2-col", "other"), 2, "--text2-col", "--text-col")
-    refused(tiny.kd(*line, "--text-col", "review"), 4, "'review'", "'opinion'")
+    refused(tiny.kd(*line, "--text-col", "review"), 4, "'review'", "opinion")
 
 
 FOLDERS = {
