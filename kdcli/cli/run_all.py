@@ -41,7 +41,7 @@ def run_all(request: Request) -> None:
     from kdcli.run.runner import run_stages
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        hint = "start a training with torchrun, such as `teacher train`; the rest goes to several GPUs with --engine ray"
+        hint = "start a training with torchrun, such as `teacher train`; --engine ray shares the rest"
         raise UsageError("run-all is one process, and not for torchrun", hint=hint)
     profile, options = request.load("demo"), request.run_options()
     root = options.root(profile)

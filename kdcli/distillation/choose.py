@@ -46,7 +46,7 @@ _SHARES = (0.25, 0.5, 1.0)
 """The shares of the texts that are chosen after the first, random draw, and after each further one."""
 _CANDIDATES = 8
 """Texts that a student reads for each one that is drawn."""
-_PASSES, _LEAST_PASSES, _ROWS = 10, 2, 40_000
+_PASSES, _LEAST_PASSES, _ROWS = 10, 2, 20_000
 """How long a short student learns: about so many rows, in so many passes at the most and at the least."""
 _BATCH, _FEW = 32, 64
 _SMALL = {"hidden": 50, "fc": 100, "dropout": 0.5}
