@@ -9,6 +9,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from notes import Notes
 
+from kdcli import registry
+
 # A busy machine is no error; half of the usual examples find the same faults here.
 settings.register_profile("kd", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kd")
@@ -38,6 +40,10 @@ def clean_environment(monkeypatch):
 def forget_plugins():
     before = set(sys.modules)
     yield
+    registry.used.clear()  # a cluster is asked for these
+    ray = sys.modules.get("ray")
+    if ray and ray.is_initialized():
+        ray.shutdown()
     for name in set(sys.modules) - before:
         if name.startswith("kd_") and not str(getattr(sys.modules[name], "__file__", "")).startswith(str(PLUGINS)):
             del sys.modules[name]
