@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -36,11 +35,12 @@ def run_all(request: Request) -> None:
     """Stages: transfer (lite, cache, fine-tune, prefixes, sample, corpus, mix), teacher, export, join, encode, student,
     baseline, results. What is up to date is not run again.
     """
+    from kdcli.parts import process_count
     from kdcli.report.page import report_run
     from kdcli.run.folder import artefact
     from kdcli.run.runner import run_stages
 
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if process_count() > 1:
         hint = "start a training with torchrun, such as `teacher train`; --engine ray shares the rest"
         raise UsageError("run-all is one process, and not for torchrun", hint=hint)
     profile, options = request.load("demo"), request.run_options()

@@ -164,7 +164,7 @@ def _is_whole(path: Path) -> bool:
 
 def process_count() -> int:
     """Return the number of processes that ``torchrun`` has started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def is_main_process() -> bool:
