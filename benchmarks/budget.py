@@ -8,8 +8,8 @@ held out for the figures, the same for all; a tenth of the budget, drawn at rand
 All ways share these, the vocabulary, the word vectors, the settings and the number of the student's updates.
 
 `random` takes the first texts of a random order. The others choose in rounds, as `transfer.choose = "entropy"` does
-(`kdcli/distillation/choose.py`): a quarter of the budget at random, a short student, a quarter that it chooses, another
-one, the rest; at last a new student learns from all. What they choose:
+(`kdcli/distillation/choose.py`): a quarter of the budget at random, a linear model, a quarter that it chooses, another
+one, the rest; at last a student learns from all. What they choose:
 
 - `margin`: two thirds are the texts whose two best probabilities differ least (Settles 2009, section 3.1);
 - `entropy`: random texts, drawn in proportion to their entropy: what the product does.
@@ -35,7 +35,7 @@ from tokenizers import Tokenizer
 from kdcli.api import QuietReporter, Task
 from kdcli.config.load import load_profile
 from kdcli.config.schema import StudentSettings
-from kdcli.distillation.choose import Rows, ShortStudent, by_entropy, in_rounds
+from kdcli.distillation.choose import Rows, by_entropy, in_rounds, read_others
 from kdcli.distillation.texts import held_out
 from kdcli.student.dataset import Examples, encode_table, make_words
 from kdcli.student.student import Student, load_student
@@ -76,10 +76,9 @@ class Pool:
         texts = encode_table(self.table[rows], self.tokenizer, self.task, self.settings.max_length).texts
         return Examples(texts, self.logits[rows], self.logits[rows].argmax(1))
 
-    def read(self, rows: Rows, others: Rows, seed: int) -> NDArray[np.float32]:
-        """Train a short student on some rows, and return its logits of others."""
-        student = ShortStudent(self.task, self.tokenizer, self.vectors, self.settings, seed)
-        return student.read(self.table[rows], self.logits[rows], self.table[others])
+    def read(self, rows: Rows, others: Rows) -> NDArray[np.float32]:
+        """Train a linear model on some rows, and return its logits of others."""
+        return read_others(self.columns(rows), self.logits[rows], self.columns(others), self.task)
 
     def train(self, rows: Rows, dev: Rows, epochs: int, seed: int) -> Student:
         """Train a student; ``dev`` is scored ten times."""
@@ -124,7 +123,7 @@ def by_margin(logits: NDArray[np.float32], count: int, draws: np.random.Generato
 
 
 def run(way: str, pool: Pool, test: Rows, others: Rows, budget: int, seed: int) -> dict[str, Any]:
-    """Choose, train and score. Times are of the processor; those of a choice include the short students'."""
+    """Choose, train and score. Times are of the processor."""
     order = np.random.default_rng([seed, 0]).permutation(others)
     dev, order = order[: held_out(budget)[0]], order[held_out(budget)[0] :]
     count, begin = budget - len(dev), time.process_time()
@@ -132,7 +131,7 @@ def run(way: str, pool: Pool, test: Rows, others: Rows, budget: int, seed: int) 
         rows = order[:count]
     else:
         draw = partial(by_margin if way == "margin" else by_entropy, task=pool.task)
-        rows = in_rounds(order, count, partial(pool.read, seed=seed), draw, seed)
+        rows = in_rounds(order, count, pool.read, draw, seed)
     middle = time.process_time()
     student = pool.train(rows, dev, passes(budget), seed)
     end = time.process_time()

@@ -128,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=200_000, help="texts to fabricate, and to export logits of")
     parser.add_argument("--rounds", type=int, default=1, help="the best of these counts")
+    parser.add_argument("--work", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--small", action="store_true", help="a tiny teacher")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -143,8 +144,8 @@ def main() -> None:
         pl.DataFrame({"sentence": texts}).write_parquet(folder / "texts.parquet")
         make_teacher(folder / "teacher", texts, options.small)
         for _ in range(options.rounds):
-            for work, ways in WAYS.items():
-                for way in ways:
+            for work in options.work:
+                for way in WAYS[work]:
                     one = in_a_process(work, way, name)
                     found[work, way] = max(found.get((work, way), one), one, key=lambda taken: taken["rate"])
     print(f"{options.rows:,} texts, best of {options.rounds}")

@@ -16,7 +16,7 @@ from kdcli.config.files import inline
 from kdcli.config.load import Profile, load_profile
 from kdcli.config.schema import DeferralSettings, Settings
 from kdcli.distillation import derive
-from kdcli.distillation.choose import LARGER, POOL, VECTORS, choose_texts
+from kdcli.distillation.choose import LARGER, POOL, choose_texts
 from kdcli.distillation.plan import Limits, Plan, make_plan, measure, outlook
 from kdcli.distillation.texts import (
     STDIN,
@@ -45,7 +45,8 @@ from kdcli.tasks.detect import detect
 from kdcli.tasks.split import task_from
 from kdcli.teacher.model import TeacherSource
 
-_OWN_TABLES = {"task.text_columns": (), "task.label_column": ""}  # the columns of the run's own tables are kd's
+_OWN_TABLES = {"task.text_columns": (), "task.label_column": "", "task.label_columns": ()}
+"""The columns of the run's own tables are kd's."""
 Values = Mapping[str, Any]
 Load = Callable[[Values], Profile]  # loads the recipe with settings on top
 
@@ -265,17 +266,25 @@ def _plan(
     own = profile().settings
     task = task_from(own.task)
     teacher = source.match(opened, task, reporter)
-    how = own.task.model_copy(update={"text_columns": columns.texts, "label_column": columns.label or ""})
+    columns_of = dict(zip(settings.task.labels, settings.task.label_columns, strict=False))
+    how = own.task.model_copy(
+        update={
+            "text_columns": columns.texts,
+            "label_column": columns.label or "",
+            "label_columns": tuple(columns_of.get(label, label) for label in task.labels) if columns_of else (),
+        }
+    )
     derive.check_labels(columns, task, first, reporter)
-    for file in files:
-        detect(file, how, task)  # which reads the columns by their names in the first table
+    layouts = [detect(file, how, task) for file in files]  # by the names of the columns in the first table
+    labelled = bool(columns.label or (request.label_col != "none" and layouts[0].sets))
     speeds = None
     if (request.minutes or options.dry_run) and not (options.dry_run and source.is_remote):  # which would be asked
         sample = first_texts(first, how, task, derive.FEW)
         derived |= derive.student_settings(sample, own)
         speeds = measure(teacher, sample, request.minutes or 0, profile().settings, device, reporter)
     most, choose = limits.most_texts(speeds), own.transfer.choose != "random"
-    taken = take_texts(files, how, task, limit=most * (LARGER if choose else 1), seed=own.seed, reporter=reporter)
+    more = {"limit": most * (LARGER if choose else 1), "seed": own.seed}
+    taken = take_texts(files, how, task, labelled=labelled, **more, reporter=reporter)
     few = taken.rows.head(most or len(taken.rows))
     if speeds:
         speeds = replace(speeds, row=speeds.row * options.seeds * (1 + taken.labelled))  # labels train a baseline, too
@@ -288,10 +297,7 @@ def _plan(
         every = (f"{name.replace('_', ' ')} {(1 + plan.n_iter) * value:,.4g}" for name, value in foreseen.items())
         reporter.info(f"the teacher's answers will take about: {', '.join(every)}")
     counts = taken.divide(plan.texts, task, root / "texts", choose=choose)
-    for made in (root / VECTORS, artefact(root, "known")):  # of an earlier plan
-        made.unlink(missing_ok=True)
-    if own.student.vectors == "teacher" and (root / POOL).exists():
-        derived["student.vectors"] = str(root / VECTORS)
+    artefact(root, "known").unlink(missing_ok=True)  # of an earlier plan
     if counts.labelled:
         derived |= teacher.fit(pl.read_parquet(root / "texts/dev.parquet"), reporter)
     derived |= {

@@ -43,7 +43,7 @@ _VECTORS, _LEAST_WORDS = 0.1, 2_000
 """The share of the time for the vectors of the vocabulary, and its fewest words."""
 _WORDS_A_ROW = 2  # words beyond so many a row would take more time for their vectors than they are worth
 _EVALUATIONS = 20
-_CHOICE = 4  # the time to choose a text in rounds, in training rows of the student
+_CHOICE = 1  # the time to choose a text in rounds, in training rows of the student
 _BATCHES = 16  # updates by which the student's speed is measured
 _START = 20.0  # seconds of a run that do not depend on the texts: imports, TF-IDF, the report
 _MEASURED, _LEAST_MEASURED = 0.02, 2.0

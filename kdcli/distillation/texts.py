@@ -201,17 +201,24 @@ class TakenTexts:
 
 
 def take_texts(
-    files: Sequence[Path], settings: TaskSettings, task: Task, *, limit: int = 0, seed: int, reporter: Reporter
+    files: Sequence[Path],
+    settings: TaskSettings,
+    task: Task,
+    *,
+    labelled: bool,
+    limit: int = 0,
+    seed: int,
+    reporter: Reporter,
 ) -> TakenTexts:
     """Read texts, and take each once; of copies the first, so that none can stand on two sides.
 
-    ``limit`` (0: none) texts are taken at random: those with the smallest hashes, whatever the order of the files.
-    Memory holds these and a number for each other text.
+    With ``labelled`` the labels are read too. ``limit`` (0: none) texts are taken at random: those with the smallest
+    hashes, whatever the order of the files. Memory holds these and a number for each other text.
 
     Raises:
         DataError: There are fewer than ``FEWEST`` different texts, or a label is not one of the task's.
     """
-    labelled, unlabelled = bool(settings.label_column), 0
+    unlabelled = 0
     frames: list[pl.DataFrame] = []
     found: list[NDArray[np.uint64]] = []
     with reporter.progress("read", unit="texts") as progress:

@@ -58,7 +58,7 @@ class Linear:
 
 
 def train_linear(joined: Path, task: Task) -> Linear | None:
-    """Train on the first rows of a joined set; None where the teacher answers all alike, or no word stands twice."""
+    """Train on the first rows of a joined set; see ``fit_linear``."""
     columns: list[list[str]] = [[] for _ in task.columns]
     targets: list[NDArray[Any]] = []
     for texts, logits, *_ in open_joined(joined, task, QuietReporter()).batches():
@@ -67,7 +67,11 @@ def train_linear(joined: Path, task: Task) -> Linear | None:
         targets.append(answers(logits, task))
         if len(columns[0]) >= MOST:
             break
-    wanted = np.concatenate(targets)[: len(columns[0])]
+    return fit_linear(columns, np.concatenate(targets)[: len(columns[0])], task)
+
+
+def fit_linear(columns: Sequence[Sequence[str]], wanted: NDArray[Any], task: Task) -> Linear | None:
+    """Train on texts and their ``tasks.answers.answers``; None where these are all alike, or no word stands twice."""
     if len(np.unique(wanted, axis=0)) < 2:
         return None
     words = TfidfVectorizer(ngram_range=(1, 2), min_df=min(2, len(wanted) // 10), sublinear_tf=True)

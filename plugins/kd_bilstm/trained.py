@@ -23,6 +23,7 @@ Places = NDArray[np.intp]
 
 GROUP = 512  # texts that advance together: what a step of theirs needs should fit a core's own cache
 ROWS = 512  # rows of a product outside the recurrence
+FEW = 8  # of so few texts the calls take longer than the arithmetic
 NEAR = 8  # texts are sorted by so many words: neighbours nearly always share what texts share beyond
 
 
@@ -136,37 +137,48 @@ class FoldedBiRNN:
     def __call__(self, words: tuple[Ints, ...], lengths: tuple[Ints, ...]) -> Floats:
         """Return the logits; a word outside the vocabulary is an ``IndexError``."""
         with self.cores.taken():
-            if len(lengths[0]) == 1:
-                texts = [text[0, : int(length[0])] for text, length in zip(words, lengths, strict=True)]
-                return self.head([self._encode_one(text) for text in texts])
             longest = max(column.shape[1] for column in words)
             stacked = np.concatenate([np.pad(column, ((0, 0), (0, longest - column.shape[1]))) for column in words])
-            states = np.split(self._encode(stacked, np.concatenate(lengths).astype(np.intp)), len(words))
+            encode = self._encode if len(stacked) > FEW else self._encode_few
+            states = np.split(encode(stacked, np.concatenate(lengths).astype(np.intp)), len(words))
             blocks = [[part[begin : begin + ROWS] for part in states] for begin in range(0, len(states[0]), ROWS)]
             return np.concatenate(self.cores.each(self.head, blocks))
 
-    def _encode_one(self, text: Ints) -> Floats:
-        """Return the pooled states of a text ``[time]``, ``[1, 2 * hidden]``; both directions take a step at once."""
-        for block in self.words.missing(text):
+    def _encode_few(self, ids: Ints, lengths: Places) -> Floats:
+        """Return what ``_encode`` does. Texts share nothing, but both directions of all of them take a step at once."""
+        for block in self.words.missing(ids):
             self.words.fill(block)
-        states = self._steps(self.layers[0], self.words.table[:, text])
+        texts, time = np.arange(len(ids)), np.arange(ids.shape[1])[:, None]
+        back = np.maximum(lengths - 1 - time, 0)  # [time, texts], the places of the words read from the end
+        states = self._steps(self.layers[0], self.words.table[:, ids.T], back)
         for layer in self.layers[1:]:
-            inputs = np.concatenate([states[:, 0], states[::-1, 1]], axis=1)  # [time, 2 * hidden]
-            states = self._steps(layer, layer.input_part(inputs))
-        pooled: Floats = states.max(axis=0) if self.by_maximum else states[-1]
-        return pooled.reshape(1, -1)
+            below = np.concatenate([states[:, 0], states[back, 1, texts]], axis=2)
+            inputs = layer.input_part(below.reshape(back.size, -1))
+            states = self._steps(layer, inputs.reshape(2, *back.shape, -1), back)
+        if self.by_maximum:
+            pooled: Floats = states.max(axis=0, initial=-np.inf, where=(time < lengths)[:, None, :, None]).swapaxes(
+                0, 1
+            )
+        else:
+            pooled = states[lengths - 1, :, texts]
+        return pooled.reshape(len(ids), -1)
 
-    def _steps(self, layer: LayerWeights, inputs: Floats) -> Floats:
-        """Return the hidden states of a text, ``[time, 2, hidden]``; the second direction's last words first."""
+    def _steps(self, layer: LayerWeights, inputs: Floats, back: Places) -> Floats:
+        """Return the hidden states, ``[time, 2, texts, hidden]``, the second direction's last words first.
+
+        ``inputs`` are the input's part of the gates, ``[2, time, texts, gates * hidden]``.
+        """
         gates, parts, _, step = self.cell
-        steps = np.stack([inputs[0], inputs[1, ::-1]], axis=1)  # [time, 2, gates * hidden]
-        states = np.empty((*steps.shape[:2], self.hidden), np.float32)
-        work = np.zeros((gates + parts, *states.shape[1:]), np.float32)
-        recurrent = np.empty_like(steps[0])
-        for word, hidden in zip(steps, states, strict=True):
-            np.matmul(work[-1, :, None], layer.recurrent, out=recurrent[:, None])
-            step(word, recurrent, work, work[gates:], layer.apart)
-            hidden[:] = work[-1]
+        time, count = back.shape
+        steps = np.concatenate([inputs[0], inputs[1, back, np.arange(count)]], axis=1)  # [time, 2 * texts, ...]
+        states = np.empty((time, 2, count, self.hidden), np.float32)
+        work = np.zeros((gates + parts, 2 * count, self.hidden), np.float32)
+        product, before = np.empty_like(steps[0]), work[-1].reshape(states[0].shape)
+        apart = np.repeat(layer.apart, count, axis=0)
+        for words, hidden in zip(steps, states, strict=True):
+            np.matmul(before, layer.recurrent, out=product.reshape(2, count, -1))
+            step(words, product, work, work[gates:], apart)
+            hidden[:] = before
         return states
 
     def _encode(self, ids: Ints, lengths: Places) -> Floats:

@@ -11,7 +11,7 @@ from scipy.special import log_softmax
 from transformers import BertForSequenceClassification
 
 import kdcli
-from kdcli.distillation.choose import ShortStudent
+from kdcli.distillation import choose
 from kdcli.errors import DataError
 from kdcli.teacher.model import Teacher, TeacherSource
 
@@ -259,18 +259,18 @@ def test_a_choice_in_rounds_asks_for_no_text_twice_and_ends_the_same_after_a_kil
     distil("random", **{"transfer.choose": "random"})
     assert learned("random")[:9] == learned("whole")[:9] and set(learned("random")) != set(learned("whole"))
     # Killed in the second round, and run again.
-    read, asked[:] = ShortStudent.read, []
+    read, asked[:] = choose.read_others, []
 
-    def killed(self, texts, *rest):
-        if len(texts) > 9:
+    def killed(columns, *rest):
+        if len(columns[0]) > 9:
             raise KeyboardInterrupt
-        return read(self, texts, *rest)
+        return read(columns, *rest)
 
-    monkeypatch.setattr(ShortStudent, "read", killed)
+    monkeypatch.setattr(choose, "read_others", killed)
     with pytest.raises(KeyboardInterrupt):
         distil("killed")
     assert len(set(asked) & set(rows)) == 18
-    monkeypatch.setattr(ShortStudent, "read", read)
+    monkeypatch.setattr(choose, "read_others", read)
     resumed = distil("killed")
     assert learned("killed") == learned("whole")
     times = Counter(asked)
@@ -297,6 +297,32 @@ def test_columns_that_a_profile_names(kd, tmp_path, teacher):
     code, _, err = kd("distil", teacher, table, *SMALL, *columns, "--text-col", "text", "--run-dir", tmp_path / "other")
     found = pl.read_parquet(tmp_path / "other/texts/train.parquet")
     assert code == 0 and set(found["sentence"]) <= {row[0] for row in rows}, err
+
+
+def test_labels_in_a_column_each(kd, tmp_path):
+    labels = ("plot", "actors", "music")
+    teacher = make_teacher(tmp_path / "teacher", labels=labels, problem_type="multi_label_classification")
+    rows = [[text, int(row % 3 == 0), row % 2, int(row % 5 < 2)] for row, text in enumerate(texts(60))]
+    gold = {
+        row[0]: {name for name, there in zip(("music", "plot", "actors"), row[1:], strict=True) if there}
+        for row in rows
+    }
+
+    def distil(run, header, *more):
+        table = write_csv(tmp_path / f"{run}.csv", rows, header)
+        out = kd.ok("distil", teacher, table, "--run-dir", tmp_path / run, *SMALL, "--json", *more)
+        return out["counts"]["labelled"], pl.read_parquet(tmp_path / run / "texts/train.parquet")
+
+    found, learned = distil("named", ["text", "music", "plot", "actors"])
+    assert found and len(learned) == 54
+    assert all(set(filter(None, label.split("|"))) == gold[text] for text, label in learned.iter_rows())
+    assert not distil("none", ["text", "music", "plot", "actors"], "--label-col", "none")[0]
+    profile = tmp_path / "my.toml"
+    columns = ["x_music", "x_plot", "x_actors"]  # in the order of the profile's labels, which is not the teacher's
+    task = {"labels": ["music", "plot", "actors"], "label_columns": columns, "multi_label": True, "metric": "micro_f1"}
+    profile.write_text('extends = "distil"\n[task]\n' + "".join(f"{key} = {json.dumps(task[key])}\n" for key in task))
+    found, other = distil("profile", ["text", *columns], "--profile", profile)
+    assert found and other.equals(learned)
 
 
 def test_several_tables_are_read_by_the_names_of_the_first(kd, tmp_path, teacher):
