@@ -24,8 +24,6 @@ class ParquetFile:
         self.path = path
         self.notes: list[str] = []
         found = _schema(path)
-        for name in [name for name, dtype in found.items() if not _exists(dtype)]:
-            self.notes.append(f"column {name!r} is left out: Polars cannot read {found.pop(name)}")
         self._texts: dict[str, pl.Expr] = {}
         for name, dtype in found.items():
             if dtype in (pl.Categorical, pl.Enum):
@@ -130,11 +128,3 @@ def readable(path: Path) -> Iterator[None]:
 def _schema(path: Path) -> dict[str, Any]:
     with open_bytes(path), readable(path):
         return dict(pl.read_parquet_schema(path))
-
-
-def _exists(dtype: Any) -> bool:
-    try:
-        pl.Series([], dtype=dtype)
-    except pl.exceptions.PolarsError:  # a Decimal of more than 38 digits
-        return False
-    return True

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice, takewhile
 from pathlib import Path
 from typing import Literal, Protocol, cast, get_args
 
@@ -104,12 +103,6 @@ def open_bytes(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
         raise DataError(f"the compressed file is truncated or damaged: {error}", file=path) from error
 
 
-def blank_lines(path: Path, before: int = 0) -> int:
-    """Return how many blank lines a file has behind so many lines, and ahead of all others."""
-    with open_bytes(path) as stream:
-        return sum(1 for _ in takewhile(lambda line: line in (b"\n", b"\r\n"), islice(stream, before, None)))
-
-
 def check_columns(wanted: Iterable[str], there: Iterable[str], path: Path) -> None:
     """Check that a table has some columns; a ``DataError`` names the first that it lacks."""
     columns = list(there)
@@ -155,21 +148,15 @@ def with_row_numbers(frame: pl.DataFrame, rows: Sequence[int] | pl.Series) -> pl
 
 
 class Delimited:
-    """A file of rows, or of one text a line, ``sentence``, with an empty separator.
+    """A file of rows, or of one text a line, ``sentence``, with an empty separator."""
 
-    So many lines ``before`` are no rows, nor are blank ones that follow.
-    """
-
-    def __init__(self, path: Path, separator: str, *, header: bool = True, before: int = 0) -> None:
+    def __init__(self, path: Path, separator: str, *, header: bool = True) -> None:
         self.path = path
         self.notes: list[str] = []
         self._separator = separator
         self._header = header
-        self._before = before + (blank_lines(path, before) if separator else 0)
         with open_bytes(path) as stream:
-            self.first = first = self._first_row(islice(stream, self._before, None))
-        if not header and len(first) == 1:
-            self._before = before  # a blank line is an empty text
+            self.first = first = self._first_row(stream)
         self.columns = tuple(first) if header else tuple(f"c{index}" for index in range(len(first)))
         if not separator:
             self.columns = ("sentence",)
@@ -183,17 +170,15 @@ class Delimited:
     def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
         """Yield the columns, a block of the file at a time."""
         with open_bytes(self.path) as stream:
-            for _ in range(self._before):
-                bad.blank += not stream.readline().strip()
             if self._header:
                 self._first_row(stream)
             blocks = whole_lines(stream.read, self._empty)
-            for frame in self._frames(blocks, bad, 1 + self._before + self._header):
+            for frame in self._frames(blocks, bad, 1 + self._header):
                 yield frame[[*columns, ROW_NUMBER]]
 
     def _first_row(self, lines: Iterable[bytes]) -> list[str]:
         line = next(iter(lines), b"")
-        check_utf8(line, self.path, 1 + self._before)
+        check_utf8(line, self.path, 1)
         text = line.decode().removesuffix("\n").removesuffix("\r")
         return text.split(self._separator) if self._separator else [text]
 

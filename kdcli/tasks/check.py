@@ -108,7 +108,7 @@ class _Table:
             found += [each.result() for each in waiting]
         for note in reader.notes:
             reporter.info(f"{path.name}: {note}")
-        self.dropped, self.bad_rows, self.first_bad_row = labels.dropped, reader.skipped, reader.first_skipped
+        self.dropped, self.bad = labels.dropped, reader.bad
         rows, odd, wrong = zip(*found, strict=True)
         self.rows, self.wrong = pl.concat(rows), pl.concat(wrong)
         self.odd = {kind: sum((one[kind] for one in odd), start=Finding()) for kind in odd[0]}
@@ -134,8 +134,8 @@ class _Table:
             whole=self.error is None,
             rows=len(rows),
             dropped=dict(self.dropped),
-            bad_rows=self.bad_rows,
-            first_bad_row=self.first_bad_row,
+            bad_rows=self.bad.count,
+            first_bad_row=self.bad.first,
             labels=_labels(rows, self.task) if labelled and not self.task.is_score else None,
             scores=_scores(rows, self.wrong) if labelled and self.task.is_score else None,
             words={name: _words(of_text, max_words) for name, of_text in lengths if len(rows)},

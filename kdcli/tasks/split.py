@@ -262,8 +262,8 @@ def _report(
     name = reader.path.name
     for note in [*reader.notes, *(f"{count:,} {what}" for what, count in counts.items() if count)]:
         reporter.info(f"{name}: {note}")
-    if reader.skipped:
-        reporter.warn(f"{name}: {reader.skipped} bad rows skipped, the first is {reader.first_skipped}")
+    if reader.bad.count:
+        reporter.warn(f"{name}: {reader.bad.count} bad rows skipped, the first is {reader.bad.first}")
     for what, rows in odd.items():
         if rows:
             reporter.warn(f"{name}: {len(rows):,} {what}, the first is row {rows[0]}")

@@ -216,8 +216,8 @@ def _read(
     for path in paths:
         counts.update(json.loads(pl.read_parquet_metadata(path)["counts"]))
     for reader in readers:
-        if reader.skipped:
-            reporter.warn(f"{reader.path.name}: {reader.skipped} bad rows skipped, the first is {reader.first_skipped}")
+        if bad := reader.bad.count:
+            reporter.warn(f"{reader.path.name}: {bad} bad rows skipped, the first is {reader.bad.first}")
     schema = {**dict.fromkeys(task.columns, pl.String), "key": pl.UInt64}
     return pl.scan_parquet(paths, glob=False) if paths else pl.LazyFrame(schema=schema), counts
 
