@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from kdcli.api import API_VERSION, Batch, Task
 
@@ -43,10 +43,8 @@ ENCODE = """
 """
 
 
-class Options(BaseModel):
+class Options(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """The table ``[students.dan]`` of a profile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     ngram: Annotated[int, Field(ge=2)] = 4
     """Words of the longest n-grams; all from single words up to these are averaged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from kdcli.api import API_VERSION, Batch, Task
 
@@ -30,10 +30,8 @@ FILTERS = """
 """  # a window counts if it sees a word
 
 
-class Options(BaseModel):
+class Options(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """The table ``[students.kimcnn]`` of a profile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     filters: Annotated[int, Field(ge=1)] = 100
     """Filters of each width."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from kdcli.api import API_VERSION
 
@@ -14,10 +14,8 @@ if TYPE_CHECKING:
 api_version = API_VERSION
 
 
-class Options(BaseModel):
+class Options(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """The table ``[teachers.NAME]`` of a profile for such a model: there is nothing to choose."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 def load(model: str, options: Options, *, labels: tuple[str, ...], **how: Any) -> Classifier:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from kdcli.api import API_VERSION, DataError, ProfileError
 
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 api_version = API_VERSION
 
 
-class Options(BaseModel):
+class Options(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """The table ``[teachers.ensemble]`` of a profile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     models: tuple[str, ...] = ()
     """Folders or hub names of the models; `teacher.model` comes before them, unless it is one of them."""

@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from kdcli.api import DataError, KdError, MissingError, Reporter
 
@@ -34,10 +34,8 @@ JITTER = random.Random()  # leaves the state of other random numbers alone
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class ServerOptions(BaseModel):
+class ServerOptions(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True):
     """Where the server is, how it is asked, and how much."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
     no_effect: ClassVar = frozenset(
         ("key_variable", "concurrency", "timeout", "max_requests", "max_cost", "input_price", "output_price")
     )

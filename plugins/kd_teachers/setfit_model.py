@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from kdcli.api import API_VERSION, MASK, DataError, MissingError, ProfileError, Reporter
 
@@ -21,10 +21,8 @@ HEAD = "model_head.pkl"
 _LEAST = 1e-7  # the smallest probability whose logarithm is taken
 
 
-class Options(BaseModel):
+class Options(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """The table ``[teachers.setfit]`` of a profile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     trust: bool = False
     """Read the head, a pickle file: its author can run any code on this machine."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, field_validator
 
 from kdcli.api import API_VERSION, DataError, ProfileError
 
@@ -24,10 +24,8 @@ api_version = API_VERSION
 _ROOM = 8  # the fewest word pieces that must be left for a text beside a label's sentence
 
 
-class Options(BaseModel):
+class Options(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """The table ``[teachers.zero-shot]`` of a profile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     template: str = "This example is {}."
     """The sentence of a label, whose name takes the place of {}."""
