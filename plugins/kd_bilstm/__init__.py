@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 from pydantic import BaseModel, Field
 
 from kdcli.api import API_VERSION, Task
@@ -81,8 +82,6 @@ def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
 
     ONNX's own recurrences take the length of each text, so padding makes no difference here either.
     """
-    import numpy as np
-
     from kdcli.models.inference import onnx_model
 
     def reordered(parameter: Floats) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, Field
 
 from kdcli.api import API_VERSION, Batch, Task
@@ -131,8 +132,6 @@ def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
 
 def fast(options: Options, task: Task, weights: Weights) -> Model:
     """Return the model in NumPy; weights of another model are a ``KeyError`` or a ``ValueError``."""
-    import numpy as np
-
     from kdcli.models.inference import numpy_model, word_vectors
 
     vectors, ngrams = word_vectors(weights), weights["ngrams.weight"]

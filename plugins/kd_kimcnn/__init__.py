@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 from pydantic import BaseModel, Field
 
 from kdcli.api import API_VERSION, Batch, Task
@@ -108,8 +109,6 @@ def fast(options: Options, task: Task, weights: Weights) -> Model:
     What a filter makes of a word at each of its places is a constant of the word: it is computed when the word first
     comes. The value of a window is then a sum of as many numbers as it has places.
     """
-    import numpy as np
-
     from kdcli.models.inference import numpy_model, word_vectors
 
     vectors = word_vectors(weights)

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from kdcli.api import API_VERSION, DataError, ProfileError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from kdcli.models.classifier import Classifier
 
 api_version = API_VERSION
@@ -51,15 +50,11 @@ class Ensemble:
 
     def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
         """Return the weighted mean of the logits, ``float32 [texts, outputs]``."""
-        import numpy as np
-
         mean: NDArray[np.float32] = np.tensordot(self.weights, self._each(columns, batch), axes=1).astype(np.float32)
         return mean
 
     def _each(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
         """Return the logits of each model, ``float32 [models, texts, outputs]``."""
-        import numpy as np
-
         found, cut = [], []
         for member, order in zip(self.members, self.outputs, strict=True):
             before = member.cut
@@ -102,7 +97,6 @@ def fit_weights(logits: NDArray[np.float32], gold: NDArray[Any]) -> list[float]:
     ``gold`` are the numbers of the right outputs, ``bool [texts, outputs]`` where each is a yes or no of its own, or
     scores. The loss, that of ``kdcli.models.losses``, is convex.
     """
-    import numpy as np
     import torch
     from scipy.optimize import minimize
 

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, field_validator
 
 from kdcli.api import API_VERSION, DataError, ProfileError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from kdcli.models.classifier import Classifier
 
 api_version = API_VERSION
@@ -72,15 +71,11 @@ class ZeroShot:
         self, columns: Sequence[Sequence[str]], batch: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the logits, and the mean of the last hidden states over the text and all sentences."""
-        import numpy as np
-
         logits, states = zip(*self._passes(columns, lambda pairs: self.classifier.represent(pairs, batch)), strict=True)
         return self._entailment(logits), np.mean(states, axis=0, dtype=np.float32)
 
     def _entailment(self, passes: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Return the logits of the labels from the model's outputs for each sentence, ``[texts, outputs]`` each."""
-        import numpy as np
-
         found = np.stack(passes, axis=1)  # [texts, labels, outputs]
         entailed = found[:, :, self.entailment]
         return entailed if self.contradiction is None else entailed - found[:, :, self.contradiction]
