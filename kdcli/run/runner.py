@@ -1,18 +1,17 @@
 """Run the stages that are not up to date, in order, and record them in ``kd.lock``."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from kdcli.api import Reporter
+from kdcli.config.load import Profile
 from kdcli.config.transfer import METHODS
 from kdcli.errors import DataError, UsageError, first_line
 from kdcli.files import alone, atomic, check_output, sha256
@@ -23,9 +22,6 @@ from kdcli.run.stage import Files, RunContext, Stage
 from kdcli.run.stages import STAGES, TRANSFER, warn_of_dimension
 from kdcli.run.tracking import parse_trackers, tracking
 from kdcli.tasks.split import check_labelled
-
-if TYPE_CHECKING:
-    from kdcli.config.load import Profile
 
 _POLL_SECONDS = 0.5
 ALONE = "another kd is at work in this run folder"

@@ -1,26 +1,22 @@
 """All stages of a run, in order; here those of the student and of what is measured."""
 
-from __future__ import annotations
-
 import json
 from contextlib import suppress
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import polars as pl
+
+from kdcli.api import Reporter
+from kdcli.config.schema import Settings, StudentSettings
 from kdcli.files import CALIBRATION
 from kdcli.run import data_stages
 from kdcli.run.data_stages import READING, TABLES
 from kdcli.run.folder import Lock
 from kdcli.run.stage import Files, RunContext, Stage, if_local
+from kdcli.student.dataset import Examples
 from kdcli.tasks.split import has_split
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from kdcli.api import Reporter
-    from kdcli.config.schema import Settings, StudentSettings
-    from kdcli.student.dataset import Examples
 
 VOCABULARY = ("student.max_size", "student.min_freq", "student.lowercase", "student.vectors", "student.word_pieces")
 """The settings of a student that only its vocabulary depends on."""

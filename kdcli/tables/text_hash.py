@@ -1,7 +1,5 @@
 """The hash of a text: what joins a text to its logits, and what is stored or compared across runs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import repeat

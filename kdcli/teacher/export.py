@@ -1,7 +1,5 @@
 """``kd teacher export``: the teacher's logits of a transfer set."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

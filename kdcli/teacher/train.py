@@ -1,7 +1,5 @@
 """``kd teacher train``: fine-tune an encoder on the labelled rows (Tang et al. 2019, section "Method")."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace

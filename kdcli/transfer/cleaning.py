@@ -4,8 +4,6 @@ Samples and the user's own texts are cleaned (Tang, Lu, Lin 2019, "Cleaning"). T
 every table; ``one_line`` is for a generator's copy of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,21 +4,20 @@ The texts are cleaned in parts, which wait on the disk while their hashes are co
 each text, and never the texts.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
+from kdcli.config.transfer import CorpusSettings
 from kdcli.errors import DataError, ProfileError
 from kdcli.files import check_output, full_disk, temporary_path
 from kdcli.parts import Engine, Loaded, LocalEngine, Parts, in_turn, usable_cores
@@ -28,16 +27,12 @@ from kdcli.tables.text import BadRowsMode, form_of
 from kdcli.tasks.detect import is_quoted
 from kdcli.tasks.text_set import form_of_set, text_columns, with_tabs, without_marks
 from kdcli.transfer import cleaning
-
-if TYPE_CHECKING:
-    from kdcli.config.transfer import CorpusSettings
+from kdcli.transfer.heavy import Bits
 
 EXAMPLES = 6
 _ROWS = 16_384
 ASKED = 4096  # texts whose nearness is computed together
 ROWS = 262_144  # texts that are cleaned, or put in order, together
-
-Bits = Callable[[Sequence[str]], NDArray[np.float64]]  # gives the bits that each text takes, ``float64 [texts]``
 
 Nearness = Callable[[Sequence[str]], NDArray[np.float64]]
 """Gives each text a number, ``float64 [texts]``; the greater, the nearer. A pair is one text with a tab."""

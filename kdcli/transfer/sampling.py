@@ -4,8 +4,6 @@ Draws are made in resumable parts. The number of parts is not known beforehand, 
 known texts. The set is the first new texts in the order of the draws, whatever parts were made beyond, and by whom.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter
