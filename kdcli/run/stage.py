@@ -17,7 +17,7 @@ from kdcli.config.schema import Settings
 from kdcli.parts import Engine, LocalEngine, place
 from kdcli.run.folder import artefact
 from kdcli.tables.read import files_of
-from kdcli.tasks.split import SPLITS, Split, has_split, load_split, load_tables, split_files, task_from
+from kdcli.tasks.split import SPLITS, Split, load_split, load_tables, split_files, task_from
 
 if TYPE_CHECKING:
     from kdcli.teacher.model import TeacherSource
@@ -112,13 +112,13 @@ class RunContext:
 
     def read_all(self, *splits: Split) -> dict[str, pl.DataFrame]:
         """Read the tables of those splits that the task has."""
-        return {split: self.read(split) for split in splits if has_split(self.settings.task, split)}
+        return {split: self.read(split) for split in splits if split_files(self.settings.task, split)}
 
     def read_tables(self, *splits: Split) -> dict[str, pl.DataFrame]:
         """Read the tables of those splits one by one: MNLI has two for dev and for test."""
         tables: dict[str, pl.DataFrame] = {}
         for split in splits:
-            if has_split(self.settings.task, split):
+            if split_files(self.settings.task, split):
                 tables |= load_tables(self.settings.task, self.task, split, self.reporter)
         return tables
 

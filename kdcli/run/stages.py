@@ -16,7 +16,7 @@ from kdcli.run.data_stages import READING, TABLES
 from kdcli.run.folder import Lock
 from kdcli.run.stage import Files, RunContext, Stage, if_local
 from kdcli.student.dataset import Examples
-from kdcli.tasks.split import has_split
+from kdcli.tasks.split import split_files
 
 VOCABULARY = ("student.max_size", "student.min_freq", "student.lowercase", "student.vectors", "student.word_pieces")
 """The settings of a student that only its vocabulary depends on."""
@@ -160,8 +160,8 @@ class CompareResults(Stage):
 
     def _tables(self, run: RunContext) -> dict[str, pl.DataFrame]:
         """Return the tables to compare on; without gold labels test alone if there is one, for dev has chosen."""
-        gold, has_test = run.settings.task.gold, has_split(run.settings.task, "test")
-        return run.read_tables("dev", "test") if gold else run.read_tables("test" if has_test else "dev")
+        gold, test = run.settings.task.gold, split_files(run.settings.task, "test")
+        return run.read_tables("dev", "test") if gold else run.read_tables("test" if test else "dev")
 
 
 class Calibrate(Stage):
@@ -176,7 +176,7 @@ class Calibrate(Stage):
 
     def applies(self, settings: Settings) -> bool:
         agrees = bool(settings.task.labels) or settings.deferral.tolerance > 0
-        return settings.deferral.calibrate and agrees and has_split(settings.task, "test")
+        return settings.deferral.calibrate and agrees and bool(split_files(settings.task, "test"))
 
     def outputs(self, run: RunContext) -> Files:
         """Add a file to the student's folder."""

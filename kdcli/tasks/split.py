@@ -149,11 +149,6 @@ def split_files(settings: TaskSettings, split: Split) -> tuple[Path, ...]:
     return (tables[split],) if split in tables else tuple(tables.values())
 
 
-def has_split(settings: TaskSettings, split: Split) -> bool:
-    """Return whether there is a table for a split."""
-    return bool(split_files(settings, split))
-
-
 def table_name(path: Path, split: Split) -> str:
     """Return the name of a split's file in results: ``dev``, ``dev_matched`` or ``dev_mismatched``."""
     return next((split + part for part in reversed(PARTS) if part in path.name), split)
