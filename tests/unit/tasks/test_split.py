@@ -12,7 +12,7 @@ from raising import raising
 from kdcli.api import Task
 from kdcli.errors import DataError
 from kdcli.tasks.check import check_data
-from kdcli.tasks.split import has_split, load_split, load_table, split_files, stream_table, task_from
+from kdcli.tasks.split import load_split, load_table, split_files, stream_table, task_from
 from kdcli.tasks.split import settings_of as settings_of_task
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
@@ -170,7 +170,7 @@ def test_glue(settings_of, notes, name, sizes):
     settings = settings_of(name, data_dir=str(SHARED / "glue" / name))
     task = task_from(settings)
     for split, size in zip(("train", "dev", "test"), sizes, strict=True):
-        assert has_split(settings, split) == (size is not None)
+        assert bool(split_files(settings, split)) == (size is not None)
         if size:
             table = load_split(settings, task, split, notes)
             assert len(table) == size
