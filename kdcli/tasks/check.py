@@ -97,7 +97,7 @@ class _Table:
             try:
                 for batch in reader.batches():
                     if index is not None:
-                        splits.index_texts(batch[index], path, needed=True)
+                        splits.index_texts(batch[index], path)
                     kept, of_kept = labels.read(as_texts(batch, texts, path))
                     waiting.append(threads.submit(_numbers, kept, texts, of_kept, task))
                     if len(waiting) > _THREADS:
