@@ -6,11 +6,10 @@ each text, and never the texts.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -130,9 +129,8 @@ def from_corpus(
                 how = {"read": in_turn(slices(candidates, ASKED)), "device": device, "files": nearness.files}
                 sizes = [min(ASKED, usable - begin) for begin in range(0, usable, ASKED)]
                 parts.make(sizes, NearPart(nearness), title="order", unit="texts", **how)
-            near = [pl.read_parquet(parts.path(part), glob=False) for part in range(len(sizes))]
-            ordered = nearest(candidates, pl.concat(near)["near"].to_numpy(), kept)
-            chosen = _store(ordered, dict.fromkeys(task.columns, pl.String), folder / "nearest.parquet")
+            near = pl.read_parquet([parts.path(part) for part in range(len(sizes))], glob=False)["near"].to_numpy()
+            chosen = stream(lambda _: nearest(candidates, near, kept), dict.fromkeys(task.columns, pl.String))
         with reporter.progress("assemble", len(train) + kept) as progress:
             cleaning.write_set(output, train, task, "corpus", chosen)
             progress.advance(len(train) + kept)
@@ -234,11 +232,6 @@ class CleanPart:
         counts = {"read": len(frame), "unpaired": unpaired, "blank": blank, "too_long": too_long}
         clean = short.with_columns(key=cleaning.keys(short, plain=True))
         clean.write_parquet(path, compression="lz4", row_group_size=_ROWS, metadata={"counts": json.dumps(counts)})
-
-
-def _store(frames: Iterator[pl.DataFrame], schema: Mapping[str, Any], path: Path) -> pl.LazyFrame:
-    stream(frames, schema).sink_parquet(path, compression="lz4", row_group_size=_ROWS)
-    return pl.scan_parquet(path)
 
 
 def _clean(batch: pl.DataFrame, task: Task) -> tuple[pl.DataFrame, int]:
