@@ -86,15 +86,10 @@ def run_stages(
     outputs: Mapping[str, Path | None] | None = None,
     reporter: Reporter,
 ) -> list[Outcome]:
-    """Run stages of a profile.
+    """Run stages of a profile: those that are named, in order, or else all of it as far as ``options`` chooses them.
 
-    Args:
-        names: The stages, in order; None for all of the profile, as far as ``options`` chooses them.
-        profile: The resolved profile.
-        options: How to run them.
-        inputs: Artefacts to take from outside the run folder, by their name in ``LAYOUT``; None means its own.
-        outputs: Artefacts to write outside it; the stages that write them leave no trace in it.
-        reporter: Shows the progress.
+    ``inputs`` are artefacts to take from outside the run folder, by their name in ``LAYOUT`` (None means its own), and
+    ``outputs`` those to write outside it; the stages that write them leave no trace in it.
     """
     from kdcli.models.device import at_hand, resolve
 
@@ -165,11 +160,8 @@ def plan(stages: Sequence[Stage], run: RunContext, outputs: Collection[str] = ()
 def check(steps: Sequence[Step], lock: Lock, *, force: bool, dry_run: bool = False) -> None:
     """Fail fast: check that inputs exist, and that nothing would be overwritten that ``kd`` did not make.
 
-    What is missing, or there already, is no fault of a dry run.
-
-    Raises:
-        DataError: Names the first file that is missing, with the command that makes it, or that is in the way.
-        UsageError: An output is an input, contains one, or lies in one.
+    What is missing, or there already, is no fault of a dry run. A ``DataError`` names the first file that is missing,
+    with the command that makes it, or that is in the way; an output that is an input is a ``UsageError``.
     """
     coming: set[Path] = set()
     made: set[Path] = set()

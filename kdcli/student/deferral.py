@@ -176,8 +176,7 @@ def calibrate(
 def cross_fit(margin: Floats, wrong: Flags, calibration: Calibration) -> tuple[float, float]:
     """Measure a calibration's target on texts that have not chosen the threshold: each half of them by the other's.
 
-    Returns:
-        The share of the texts that are answered, and of those that are not answered otherwise than by the teacher.
+    Returns the share of the texts that are answered, and of those that are not answered otherwise than by the teacher.
     """
     rows = np.random.Generator(np.random.Philox(1)).permutation(len(margin))
     answered = np.zeros(len(rows), bool)

@@ -44,11 +44,7 @@ class ParquetFile:
 
 
 def scan(path: Path, columns: Sequence[str] | None = None) -> pl.LazyFrame:
-    """Open a table of a run; ``columns`` are those to read, in this order.
-
-    Raises:
-        DataError: The file is missing or damaged, or lacks a column.
-    """
+    """Open a table of a run; ``columns`` are those to read, in this order, and one that it lacks is a ``DataError``."""
     check_columns(columns or (), _schema(path), path)
     lazy = pl.scan_parquet(path, glob=False)
     return lazy if columns is None else lazy.select(columns)

@@ -45,8 +45,7 @@ class TableReader:
     def batches(self) -> Iterator[pl.DataFrame]:
         """Yield the rows in frames of the columns and ``ROW_NUMBER``, in memory bounded by a block of the file.
 
-        Raises:
-            DataError: A row is bad (and not skipped), bytes are not UTF-8, or a column mixes types.
+        A bad row (unless it is skipped), bytes that are not UTF-8 and a column of mixed types are a ``DataError``.
         """
         self.bad = text.BadRows(self.path, self.bad.mode)
         for frame in self._source.batches(self.columns, self.bad):
@@ -116,8 +115,7 @@ def read_table(
 def files_of(path: Path) -> list[Path]:
     """Return the files of a table: itself, the shards of ``train-*-of-00002.parquet``, or a folder's part files.
 
-    Raises:
-        DataError: A shard is missing, or the folder holds no part files, as Spark writes them.
+    A shard that is missing, or a folder without part files, as Spark writes them, is a ``DataError``.
     """
     if path.is_dir():
         if files := sorted(file for file in path.glob("part-*") if file.is_file() and file.stat().st_size):

@@ -63,11 +63,7 @@ class TableSource(Protocol):
 
 
 def form_of(path: Path) -> Form:
-    """Return the form of a table by the suffix of its name, ``.gz`` aside.
-
-    Raises:
-        DataError: No form has this suffix, or the file is a gzipped Parquet file.
-    """
+    """Return the form of a table by the suffix of its name, ``.gz`` aside; another suffix is a ``DataError``."""
     suffix = Path(path.stem if is_gzip(path) else path.name).suffix.lower().removeprefix(".")
     if suffix not in get_args(Form):
         known = ", ".join(f".{form}" for form in get_args(Form))
@@ -87,8 +83,7 @@ def is_gzip(path: Path) -> bool:
 def open_bytes(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
     """Open a file for reading, decompressed, after its byte order mark.
 
-    Raises:
-        DataError: The file is missing, empty, unreadable, a folder, or damaged; also while it is read.
+    One that is missing, empty, unreadable, a folder or (also while it is read) damaged is a ``DataError``.
     """
     try:
         with gzip.GzipFile(path) if is_gzip(path) else path.open("rb") as stream:
@@ -115,8 +110,7 @@ def check_columns(wanted: Iterable[str], there: Iterable[str], path: Path) -> No
 def as_texts(frame: pl.DataFrame, columns: Sequence[str], path: Path) -> pl.DataFrame:
     """Return a frame whose columns of texts are strings; bytes are UTF-8, as in Parquet's JSON.
 
-    Raises:
-        DataError: A column holds another type, or a null; names the row.
+    A column of another type is a ``DataError``, and so is a null, whose row it names.
     """
     for name in columns:
         texts = frame[name]

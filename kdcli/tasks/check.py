@@ -38,11 +38,8 @@ _MOST = 20
 def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_words: int = 128) -> DataReport:
     """Read all tables of a task, describe them, and find their problems: all errors that there are.
 
-    ``max_words`` is the longest text that the student reads whole, in words.
-
-    Raises:
-        DataError: There is no data folder.
-        ProfileError: The settings name a layout that does not exist.
+    ``max_words`` is the longest text that the student reads whole, in words. Only a data folder that is not there
+    (``DataError``), or a layout that does not exist (``ProfileError``), is raised.
     """
     errors: list[KdError] = []
     tables: list[_Table] = []

@@ -43,11 +43,7 @@ def table_settings(task: Task, asked: TaskSettings, place: str | Path, *, profil
     """Return how to read a table for a model: as the profile says, else as the model's own task does.
 
     ``profiled``: a profile describes the task, and ``asked`` holds its settings. ``place`` is the model's, for
-    messages.
-
-    Raises:
-        DataError: The model is one of another task than the profile's.
-        UsageError: The task has another number of text columns.
+    messages: a model of another task is a ``DataError``, and another number of text columns a ``UsageError``.
     """
     if profiled:
         check_task(task, task_from(asked), place)
@@ -68,13 +64,9 @@ def check_task(found: Task, wanted: Task, place: str | Path) -> None:
 def load_split(settings: TaskSettings, task: Task, split: Split, reporter: Reporter) -> pl.DataFrame:
     """Read the train, dev or test rows of a task; MNLI's matched and mismatched ones together.
 
-    Returns:
-        The text columns ``index`` (of a test table as in the table, if it has one, else counted from 0),
-        ``task.columns`` and ``label`` (as the task writes it, null where there is none).
-
-    Raises:
-        DataError: The folder, the file or a column is missing, the file is empty, a row cannot be read, a label is
-            not one of the task's, or all training rows have the same.
+    The columns are texts: ``index`` (of a test table as it has it, else counted from 0), ``task.columns`` and ``label``
+    (as the task writes it, null where there is none). What cannot be read, a label that is none of the task's, and
+    training rows that all have the same are a ``DataError``.
     """
     return pl.concat(load_tables(settings, task, split, reporter).values())
 

@@ -152,10 +152,8 @@ def mix(*, sets: Mapping[str, Path], task: Task, output: Path, reporter: Reporte
     """Join transfer sets: the originals, then the new texts of each, without what came before.
 
     Texts are equal whatever their white space. New texts are not compared with the originals: a set that kept
-    copies of them on purpose keeps them here. ``sets`` are Parquet tables by method, in order.
-
-    Raises:
-        DataError: A table cannot be read, lacks a column or has other originals.
+    copies of them on purpose keeps them here. ``sets`` are Parquet tables by method, in order; one with other originals
+    is a ``DataError``.
     """
     tables = {name: scan(path, (*task.columns, "source", "label")) for name, path in sets.items()}
     surveys = {name: _survey(table, task) for name, table in tables.items()}
