@@ -1,7 +1,5 @@
 """Several classifiers of Hugging Face with the same labels: the weighted mean of their logits."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -34,7 +32,7 @@ class Ensemble:
     """The models, their weights, and where each has the labels of the first."""
 
     labels: tuple[str, ...]
-    members: list[Classifier]
+    members: list["Classifier"]
     weights: list[float]  # they sum to 1
     outputs: list[list[int]]
     given: bool  # whether the options have weights
@@ -118,7 +116,7 @@ def fit_weights(logits: NDArray[np.float32], gold: NDArray[Any]) -> list[float]:
     return [round(float(weight), 4) for weight in found]
 
 
-def _positions(first: Classifier, member: Classifier) -> list[int]:
+def _positions(first: "Classifier", member: "Classifier") -> list[int]:
     """Return for each output of the first model the one of ``member`` that has its name, whatever the case."""
     wanted, names = ([name.casefold() for name in one.labels] for one in (first, member))
     if sorted(wanted) != sorted(names):

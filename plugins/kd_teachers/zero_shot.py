@@ -3,8 +3,6 @@
 Or any number of labels: those whose sentences it entails rather than contradicts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -49,7 +47,7 @@ class ZeroShot:
     """An inference model with a sentence for each label."""
 
     labels: tuple[str, ...]
-    classifier: Classifier
+    classifier: "Classifier"
     sentences: list[str]
     entailment: int  # the output that means it
     contradiction: int | None = None  # that of a multi-label teacher
@@ -124,7 +122,7 @@ def load(model: str, options: Options, *, labels: tuple[str, ...], **how: Any) -
     return ZeroShot(labels, classifier, sentences, entailment, against)
 
 
-def _output(meaning: str, wanted: str, classifier: Classifier) -> int:
+def _output(meaning: str, wanted: str, classifier: "Classifier") -> int:
     """Return the output that means entailment, or contradiction."""
     names = [name.casefold() for name in classifier.labels]
     if wanted.isdecimal() and int(wanted) < len(names):
