@@ -60,14 +60,6 @@ class Subject:
     plugin: Any = None  # the module, or the object, once it is loaded
 
     @property
-    def module(self) -> ModuleType:
-        """The plugin, if it is a module of a file; else the check is skipped."""
-        module = self.plugin
-        if not isinstance(module, ModuleType) or not module.__file__ or module.__name__ == "__main__":
-            raise Skip("the plugin is no module of a file, and this check is for these")
-        return module
-
-    @property
     def known(self) -> Plugin:
         """Its metadata; without an installed name, just the name of its module."""
         if isinstance(self.source, str):
@@ -81,9 +73,16 @@ class Subject:
         return self.plugin.Options.model_validate(dict(self.table))
 
     def elsewhere(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function with the plugin and JSON values in another process; see ``in_another_process``."""
-        address = (self.group, self.source) if isinstance(self.source, str) else ("", self.module.__name__)
-        return in_another_process(function, address, arguments)
+        """Call a function with the plugin and JSON values in another process; see ``in_another_process``.
+
+        A plugin that is no module of a file cannot be imported there: the check is skipped.
+        """
+        if isinstance(self.source, str):
+            return in_another_process(function, (self.group, self.source), arguments)
+        module = self.plugin
+        if not isinstance(module, ModuleType) or not module.__file__ or module.__name__ == "__main__":
+            raise Skip("the plugin is no module of a file, and this check is for these")
+        return in_another_process(function, ("", module.__name__), arguments)
 
 
 @dataclass(frozen=True)
