@@ -58,7 +58,7 @@ def export_logits(
     represent: bool = False,
     known: Path | None = None,
     resume: bool = True,
-    engine: Engine | None = None,
+    engine: "Engine | None" = None,
     reporter: Reporter | None = None,
 ) -> ExportResult:
     """Write the teacher's logits of all texts of a transfer set, each distinct text once.

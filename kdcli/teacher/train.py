@@ -79,7 +79,7 @@ def train_teacher(
     precision: str,
     output: Path,
     resume: bool = True,
-    engine: Engine | None = None,
+    engine: "Engine | None" = None,
     reporter: Reporter | None = None,
 ) -> TeacherResult:
     """Fine-tune all parameters of an encoder and keep the best checkpoint on dev, a Hugging Face folder.

@@ -75,7 +75,7 @@ def from_corpus(
     bits: Loaded[Bits] | None = None,
     device: str = "cpu",
     bad_rows: BadRowsMode = "error",
-    engine: Engine | None = None,
+    engine: "Engine | None" = None,
     reporter: Reporter | None = None,
 ) -> CorpusResult:
     """Make a transfer set: the originals, then texts of the user's files, cleaned.

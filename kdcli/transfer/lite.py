@@ -56,7 +56,7 @@ def fabricate(
     seed: int,
     output: Path,
     resume: bool = True,
-    engine: Engine | None = None,
+    engine: "Engine | None" = None,
     reporter: Reporter | None = None,
 ) -> LiteResult:
     """Make a transfer set: the originals, then texts that the rules make of them, but none of the held-out texts.

@@ -60,7 +60,7 @@ def draw_samples(
     held_out: Sequence[pl.DataFrame],
     task: Task,
     output: Path,
-    engine: Engine | None = None,
+    engine: "Engine | None" = None,
     reporter: Reporter | None = None,
 ) -> SampleResult:
     """Make a transfer set: the originals, then new texts sampled from a fine-tuned generator.
