@@ -19,7 +19,7 @@ from kdcli.parts import engine_of, is_main_process, usable_cores
 from kdcli.run.folder import LAYOUT, Entry, Lock, hashes, stale, versions
 from kdcli.run.parallel import SeedPart
 from kdcli.run.stage import Files, RunContext, Stage
-from kdcli.run.stages import STAGES, TRANSFER, warn_of_dimension
+from kdcli.run.stages import STAGES, TRANSFER
 from kdcli.run.tracking import parse_trackers, tracking
 from kdcli.tasks.split import check_labelled
 
@@ -110,8 +110,6 @@ def run_stages(
     steps, lock = plan(stages, run, own), Lock(root, replace=options.force)
     for split in dict.fromkeys(split for step in steps for split in step.stage.labelled):
         check_labelled(profile.settings.task, run.task, split)
-    if any(step.stage.name == "encode" and not lock.entry(step.key) for step in steps):
-        warn_of_dimension(profile.settings, reporter)
     if is_main_process():
         check(steps, lock, force=options.force, dry_run=options.dry_run)
     if options.dry_run:

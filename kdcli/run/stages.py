@@ -1,14 +1,10 @@
 """All stages of a run, in order; here those of the student and of what is measured."""
 
-import json
-from contextlib import suppress
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from kdcli.api import Reporter
 from kdcli.config.schema import Settings, StudentSettings
 from kdcli.files import CALIBRATION
 from kdcli.run import data_stages
@@ -207,16 +203,6 @@ _OTHERS: tuple[type[Stage], ...] = (
 STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (*_TRANSFER, *_OTHERS)}  # all stages by name, in order
 TRANSFER = tuple(stage.name for stage in _TRANSFER)
 """The stages that make the transfer set; together they are called ``transfer``."""
-
-
-def warn_of_dimension(settings: Settings, reporter: Reporter) -> None:
-    """Warn, before any work, of word vectors that are to be larger than the states of the encoder on this machine."""
-    student, config = settings.student, Path(settings.vectors_source).expanduser() / "config.json"
-    with suppress(OSError, ValueError, AttributeError):  # no folder, or one that is refused when it is loaded
-        states = json.loads(config.read_text("utf-8")).get("hidden_size")
-        if isinstance(states, int) and states < student.dimension:
-            what = f"student.dimension is {student.dimension}, and the states of {config.parent} have {states} values"
-            reporter.warn(f"{what}: the vectors will have {states}")
 
 
 def _dev(run: RunContext) -> pl.DataFrame:

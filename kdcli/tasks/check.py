@@ -53,7 +53,10 @@ def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_wo
                 tables.append(_Table(path, split, settings, task, reporter))
             except DataError as error:
                 errors.append(error)
-    errors += [error for table in tables for error in table.errors()]
+    for table in tables:
+        errors += [table.error] if table.error else []
+        if table.labelled and table.layout.label is None:
+            errors.append(splits.missing_label_column(table.path, settings))
     reports = [table.report(max_words) for table in tables]
     overlaps = [_overlap(first, second) for first, second in combinations(tables, 2) if first.split != second.split]
     problems = [check_report.Problem("error", one.what, one.hint, one.file, one.row, one.key) for one in errors]
@@ -75,7 +78,7 @@ class _Table:
 
     def __init__(self, path: Path, split: splits.Split, settings: TaskSettings, task: Task, reporter: Reporter) -> None:
         """Read a table; of a test table no row is dropped, and -1 is no label."""
-        self.path, self.split, self.settings, self.task = path, split, settings, task
+        self.path, self.split, self.task = path, split, task
         self.name = splits.table_name(path, split)
         self.labelled = split != "test"
         self.layout = detect(path, settings, task)
@@ -109,13 +112,6 @@ class _Table:
         rows, odd, wrong = zip(*found, strict=True)
         self.rows, self.wrong = pl.concat(rows), pl.concat(wrong)
         self.odd = {kind: sum((one[kind] for one in odd), start=Finding()) for kind in odd[0]}
-
-    def errors(self) -> list[KdError]:
-        """Return the errors of the table as a whole."""
-        found: list[KdError] = [] if self.error is None else [self.error]
-        if self.labelled and self.layout.label is None:
-            found.append(splits.missing_label_column(self.path, self.settings))
-        return found
 
     def report(self, max_words: int) -> check_report.TableReport:
         """Describe the table."""
