@@ -6,6 +6,7 @@ reads short rows and quotes escaped by a backslash wrong without an error; here 
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import chain
@@ -18,21 +19,24 @@ from kdcli.tables import text, text_lines
 
 _RECORDS = 16_384
 _FIELD_LIMIT = 1 << 26
+_EXCEL = re.compile(rb"sep=([\x01-\x7f])\r?\n")
 
 
 def open_csv(path: Path, *, header: bool, quoted: bool | None, separator: str | None) -> text.Delimited:
-    """Open a CSV by its first line: the separator is what it has most of.
+    """Open a CSV by its first line: the separator is what it has most of, or what Excel's ``sep=;`` says.
 
     One with tabs is a TSV, whose quotes count only where all of them fit.
     """
+    with text.open_bytes(path) as stream:
+        line = stream.readline()
+    excel = _EXCEL.fullmatch(line)
     if not separator:
-        with text.open_bytes(path) as stream:
-            line = stream.readline()
         tabs = line.count(b"\t") > line.count(b",") + line.count(b";")
-        separator = "\t" if tabs else ";" if line.count(b";") > line.count(b",") else ","
+        by_count = "\t" if tabs else ";" if line.count(b";") > line.count(b",") else ","
+        separator = excel[1].decode() if excel else by_count
     if quoted is None:
         quoted = separator != "\t" or has_csv_quoting(path)
-    table = (QuotedFile if quoted else text.Delimited)(path, separator, header=header)
+    table = (QuotedFile if quoted else text.Delimited)(path, separator, header=header, before=int(bool(excel)))
     if separator != ",":
         table.notes.append(f"the fields are separated by {separator!r}")
     return table
@@ -44,12 +48,12 @@ class QuotedFile(text.Delimited):
     def _first_row(self, lines: Iterable[bytes]) -> list[str]:
         rows = iter(lines)
         line = next(rows, b"")
-        text_lines.check_utf8(line, self.path, 1)
+        text_lines.check_utf8(line, self.path, 1 + self._before)
         try:
             texts = map(bytes.decode, chain([line], rows))
             return next(csv.reader(texts, delimiter=self._separator, strict=True), None) or [""]
         except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"the first row is not CSV: {error}", file=self.path, row=1) from None
+            raise DataError(f"the first row is not CSV: {error}", file=self.path, row=1 + self._before) from None
 
     def _frames(self, blocks: Iterable[bytes], bad: text.BadRows, row: int) -> Iterator[pl.DataFrame]:
         rest = iter(blocks)
@@ -107,7 +111,8 @@ class QuotedFile(text.Delimited):
             what = "a lone carriage return outside quotes"
             bad.add(row, what, "quote the text, or keep the table as .tsv or .parquet")
         else:
-            bad.add(row, f"text after a closing quote: {text.shown(content.rstrip())}")
+            hint = 'write a quote inside a field twice (not as \\"), or skip such rows: task.bad_rows=skip'
+            bad.add(row, f"text after a closing quote: {text.shown(content.rstrip())}", hint)
 
 
 def has_csv_quoting(path: Path) -> bool:

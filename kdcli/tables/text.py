@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal, Protocol, cast, get_args
 
@@ -142,15 +143,16 @@ def with_row_numbers(frame: pl.DataFrame, rows: Sequence[int] | pl.Series) -> pl
 
 
 class Delimited:
-    """A file of rows, or of one text a line, ``sentence``, with an empty separator."""
+    """A file of rows, or of one text a line, ``sentence``, without a separator; lines ``before`` are no rows."""
 
-    def __init__(self, path: Path, separator: str, *, header: bool = True) -> None:
+    def __init__(self, path: Path, separator: str, *, header: bool = True, before: int = 0) -> None:
         self.path = path
         self.notes: list[str] = []
         self._separator = separator
         self._header = header
+        self._before = before
         with open_bytes(path) as stream:
-            self.first = first = self._first_row(stream)
+            self.first = first = self._first_row(islice(stream, before, None))
         self.columns = tuple(first) if header else tuple(f"c{index}" for index in range(len(first)))
         if not separator:
             self.columns = ("sentence",)
@@ -164,15 +166,17 @@ class Delimited:
     def batches(self, columns: Sequence[str], bad: BadRows) -> Iterator[pl.DataFrame]:
         """Yield the columns, a block of the file at a time."""
         with open_bytes(self.path) as stream:
+            for _ in range(self._before):
+                stream.readline()
             if self._header:
                 self._first_row(stream)
             blocks = whole_lines(stream.read, self._empty)
-            for frame in self._frames(blocks, bad, 1 + self._header):
+            for frame in self._frames(blocks, bad, 1 + self._before + self._header):
                 yield frame[[*columns, ROW_NUMBER]]
 
     def _first_row(self, lines: Iterable[bytes]) -> list[str]:
         line = next(iter(lines), b"")
-        check_utf8(line, self.path, 1)
+        check_utf8(line, self.path, 1 + self._before)
         text = line.decode().removesuffix("\n").removesuffix("\r")
         return text.split(self._separator) if self._separator else [text]
 

@@ -254,7 +254,9 @@ def _report(
 
 
 def index_texts(values: pl.Series, path: Path) -> pl.Series:
-    """Return an index as text; a type without text is a ``DataError``."""
+    """Return an index as text, a UUID in its usual spelling; a type without text is a ``DataError``."""
+    if values.dtype == pl.Binary and (values.bin.size() == 16).all():
+        return values.bin.encode("hex").str.replace("^(.{8})(.{4})(.{4})(.{4})", "${1}-${2}-${3}-${4}-")
     if values.dtype.is_float():
         return label_texts(values, path)
     if not (values.dtype == pl.Binary or values.dtype.is_nested()):

@@ -59,6 +59,7 @@ def test_a_field_of_a_csv_that_is_too_long_is_refused(rows, put, monkeypatch):
         ("s\tl\nx, y\t1\n", [("x, y", "1", 2)], 1),
         ("s;l\na, b;1\n", [("a, b", "1", 2)], 1),
         ('s;l\n"a; b";1\n', [("a; b", "1", 2)], 1),
+        ("sep=;\r\ns;l\r\nx;1\r\n", [("x", "1", 3)], 1),
         ("s,l\na\\b,1\n", [("a\\b", "1", 2)], 0),
         ('s,l\n"C:\\",1\n"a ""b"" c",0\n', [("C:\\", "1", 2), ('a "b" c', "0", 3)], 0),
     ],

@@ -151,6 +151,7 @@ GOOD = {
     "a missing label": {"csv": lines(",", rows=[*ROWS, ("a film .", "")])},
     "a label alone": {"dev.tsv": labelled("1"), "train.tsv": lines()},
     "quoted fields": {"csv": QUOTED},
+    "a sep line": {"csv": b"sep=;\n" + lines(";")},
     "gzip": {"csv.gz": gzip.compress(lines(","))},
     "Parquet": {"parquet": parquet()},
     "Parquet, a missing label": {"parquet": parquet(rows=[*ROWS, ("a film .", None)])},

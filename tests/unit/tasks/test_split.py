@@ -2,6 +2,7 @@ import json
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
+from uuid import UUID
 
 import polars as pl
 import pytest
@@ -273,14 +274,18 @@ def test_a_setting_overrules_the_quoting_that_is_detected(tmp_path, settings_of,
 
 
 def test_an_index_of_another_type(tmp_path, settings_of, notes):
+    uuid = UUID("12345678-1234-5678-1234-567812345678")
     settings = settings_of("SST-2")
-    for index in (b"\x12", {"oid": "x"}):
+    for index in (uuid.bytes, {"oid": "x"}):
         frame = pl.DataFrame({"id": [index, index], "sentence": ["a", "b"], "label": [1, 0]})
         frame.write_parquet(tmp_path / "train.parquet")
         found = load_split(settings, task_from(settings), "train", notes)["index"].to_list()
         assert found == ["0", "1"], "training needs no index"
-        with raising(DataError, key="id"):
-            list(stream_table(tmp_path / "train.parquet", settings, task_from(settings), notes))
+    with raising(DataError, key="id"):
+        list(stream_table(tmp_path / "train.parquet", settings, task_from(settings), notes))
+    frame.with_columns(id=pl.lit(uuid.bytes)).write_parquet(tmp_path / "train.parquet")
+    found = pl.concat(stream_table(tmp_path / "train.parquet", settings, task_from(settings), notes))
+    assert found["index"].to_list() == [str(uuid)] * 2
 
 
 CLASSES = Task("nli", "pair", ("e", "n"), ("yes", "maybe"), metric="mcc", more_metrics=("f1", "accuracy"), positive="e")
