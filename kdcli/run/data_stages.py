@@ -1,7 +1,7 @@
 """The stages that make what a student learns from: transfer set, teacher, logits, and these joined."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from kdcli.api import QuietReporter
 from kdcli.config.schema import Settings
@@ -220,7 +220,7 @@ class Export(Stage):
     name = "export"
     command = "kd teacher export"
     result = "kdcli.teacher.export:ExportResult"
-    settings = (*LABELS, *READING)
+    settings: ClassVar[tuple[str, ...]] = (*LABELS, *READING)
     plugin = "teachers"
     reads = ("transfer", "teacher")
     makes = ("logits",)
