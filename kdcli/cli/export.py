@@ -146,13 +146,13 @@ def _profile(request: Request) -> Profile | None:
 def _dev(profile: Profile | None, *, required: bool) -> TaskSettings | None:
     """Return the settings that name the dev texts; None without a profile, or where a run's data are gone."""
     from kdcli.errors import DataError
-    from kdcli.tasks.split import has_split
+    from kdcli.tasks.split import split_files
 
     if profile is None:
         return None
     task = profile.settings.task
     try:
-        return task if required or has_split(task, "dev") else None
+        return task if required or split_files(task, "dev") else None
     except DataError as error:
         ui.info(f"{error}: random words alone are compared")
         return None

@@ -16,7 +16,7 @@ from kdcli.cli import ui
 from kdcli.cli.options import SETTINGS, PluginName, Request, command, option
 from kdcli.errors import PluginError, UsageError
 
-RESULTS = ("passed", "failed", "skipped", "warned")
+RESULTS = ("passed", "failed", "skipped")
 
 Sets = Annotated[
     list[str] | None, option(SETTINGS, "--set -s", "Set one of its options: model=tiny. Repeat it.", "KEY=VALUE")

@@ -1,8 +1,7 @@
 """Trained models without torch, for student plugins: in NumPy for their ``fast``, as a graph for their ``to_onnx``.
 
 A plugin says how a text becomes a state. The rest is here: the states of a pair are compared as [h1, h2, |h1 - h2|,
-h1 * h2], and linear layers make logits of them (Tang et al. 2019, section 3.1). It imports NumPy at its top, so a
-plugin imports it inside of functions.
+h1 * h2], and linear layers make logits of them (Tang et al. 2019, section 3.1).
 """
 
 import os

@@ -1,7 +1,7 @@
 """The stages that make what a student learns from: transfer set, teacher, logits, and these joined."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from kdcli.api import QuietReporter
 from kdcli.config.schema import Settings
@@ -220,7 +220,7 @@ class Export(Stage):
     name = "export"
     command = "kd teacher export"
     result = "kdcli.teacher.export:ExportResult"
-    settings = (*LABELS, *READING)
+    settings: ClassVar[tuple[str, ...]] = (*LABELS, *READING)
     plugin = "teachers"
     reads = ("transfer", "teacher")
     makes = ("logits",)
@@ -232,40 +232,50 @@ class Export(Stage):
         represent = {"represent": True} if run.settings.student.repr_weight else {}
         return super().parameters(run) | {"precision": run.settings.export_precision, **named, **represent}
 
+    def table(self, run: RunContext) -> Path:
+        """Return the table of the texts."""
+        return run.path("transfer")
+
     def run(self, run: RunContext) -> Any:
-        known = None if run.elsewhere else run.path("known")
-        represent = bool(run.settings.student.repr_weight)
-        return _export(run, run.path("transfer"), "logits", represent=represent, known=known)
+        from kdcli.teacher.export import export_logits
+
+        return export_logits(
+            transfer=self.table(run),
+            teacher=run.teacher,
+            settings=run.settings.teacher.export,
+            represent=bool(run.settings.student.repr_weight),
+            known=None if run.elsewhere else run.path("known"),
+            device=run.parts_device,
+            **run.common(self.makes[0], "precision", "resume", "engine"),
+        )
 
     def estimate(self, run: RunContext) -> dict[str, float] | None:
-        return _estimate(run, run.path("transfer"))
+        """Return what the distinct texts will take, of a teacher that answers over the network."""
+        from kdcli.tasks.text_set import open_texts
+
+        table = self.table(run)
+        if not run.teacher.is_remote or not table.exists():
+            return None
+        texts = open_texts(table, run.task, QuietReporter()).select(run.task.columns).unique()
+        return run.teacher.estimate(run.task, texts.collect())
 
 
-class ExportDev(Stage):
+class ExportDev(Export):
     """Export the teacher's logits of the dev texts, where there are no gold labels to choose a student by."""
 
     name = "export-dev"
     command = "kd run-all --only export-dev"
-    result = "kdcli.teacher.export:ExportResult"
     settings = (*TABLES, *READING)
-    plugin = "teachers"
     reads = ("dev", "teacher")
     makes = ("dev_logits",)
 
     def applies(self, settings: Settings) -> bool:
         return not settings.task.gold
 
-    def parameters(self, run: RunContext) -> dict[str, Any]:
-        """Add those of the export."""
-        return super().parameters(run) | Export().parameters(run)
-
-    def run(self, run: RunContext) -> Any:
+    def table(self, run: RunContext) -> Path:
+        """Return the dev table."""
         (table,) = split_files(run.settings.task, "dev")
-        return _export(run, table, "dev_logits")
-
-    def estimate(self, run: RunContext) -> dict[str, float] | None:
-        (table,) = split_files(run.settings.task, "dev")
-        return _estimate(run, table)
+        return table
 
 
 class Join(Stage):
@@ -306,28 +316,3 @@ def _corpus(run: RunContext) -> Any:
     from kdcli.transfer.heavy import read_corpus
 
     return read_corpus(run.path("cache"), run.task)
-
-
-def _export(run: RunContext, table: Path, output: str, *, represent: bool = False, known: Path | None = None) -> Any:
-    """Export the teacher's logits of a table of texts."""
-    from kdcli.teacher.export import export_logits
-
-    return export_logits(
-        transfer=table,
-        teacher=run.teacher,
-        settings=run.settings.teacher.export,
-        represent=represent,
-        known=known,
-        device=run.parts_device,
-        **run.common(output, "precision", "resume", "engine"),
-    )
-
-
-def _estimate(run: RunContext, table: Path) -> dict[str, float] | None:
-    """Return what the distinct texts of a table will take, of a teacher that answers over the network."""
-    from kdcli.tasks.text_set import open_texts
-
-    if not run.teacher.is_remote or not table.exists():
-        return None
-    texts = open_texts(table, run.task, QuietReporter()).select(run.task.columns).unique()
-    return run.teacher.estimate(run.task, texts.collect())

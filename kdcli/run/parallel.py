@@ -1,13 +1,11 @@
 """The trainings of several seeds, as parts: an engine runs several at once."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.parts import LocalEngine, usable_cores
@@ -24,7 +22,7 @@ class SeedPart:
     at_once: int  # how many share the cores of this machine
 
     @classmethod
-    def of(cls, stage: Stage, runs: Mapping[int, RunContext], at_once: int) -> SeedPart:
+    def of(cls, stage: Stage, runs: Mapping[int, RunContext], at_once: int) -> Self:
         """Read the tables that all seeds need, once."""
         first = next(iter(runs.values()))
         tables: dict[str, Any] = {split: first.read(split) for split in SPLITS if split in stage.reads}

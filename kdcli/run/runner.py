@@ -1,18 +1,17 @@
 """Run the stages that are not up to date, in order, and record them in ``kd.lock``."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from kdcli.api import Reporter
+from kdcli.config.load import Profile
 from kdcli.config.transfer import METHODS
 from kdcli.errors import DataError, UsageError, first_line
 from kdcli.files import alone, atomic, check_output, sha256
@@ -20,12 +19,9 @@ from kdcli.parts import engine_of, is_main_process, usable_cores
 from kdcli.run.folder import LAYOUT, Entry, Lock, hashes, stale, versions
 from kdcli.run.parallel import SeedPart
 from kdcli.run.stage import Files, RunContext, Stage
-from kdcli.run.stages import STAGES, TRANSFER, warn_of_dimension
+from kdcli.run.stages import STAGES, TRANSFER
 from kdcli.run.tracking import parse_trackers, tracking
 from kdcli.tasks.split import check_labelled
-
-if TYPE_CHECKING:
-    from kdcli.config.load import Profile
 
 _POLL_SECONDS = 0.5
 ALONE = "another kd is at work in this run folder"
@@ -90,15 +86,10 @@ def run_stages(
     outputs: Mapping[str, Path | None] | None = None,
     reporter: Reporter,
 ) -> list[Outcome]:
-    """Run stages of a profile.
+    """Run stages of a profile: those that are named, in order, or else all of it as far as ``options`` chooses them.
 
-    Args:
-        names: The stages, in order; None for all of the profile, as far as ``options`` chooses them.
-        profile: The resolved profile.
-        options: How to run them.
-        inputs: Artefacts to take from outside the run folder, by their name in ``LAYOUT``; None means its own.
-        outputs: Artefacts to write outside it; the stages that write them leave no trace in it.
-        reporter: Shows the progress.
+    ``inputs`` are artefacts to take from outside the run folder, by their name in ``LAYOUT`` (None means its own), and
+    ``outputs`` those to write outside it; the stages that write them leave no trace in it.
     """
     from kdcli.models.device import at_hand, resolve
 
@@ -119,8 +110,6 @@ def run_stages(
     steps, lock = plan(stages, run, own), Lock(root, replace=options.force)
     for split in dict.fromkeys(split for step in steps for split in step.stage.labelled):
         check_labelled(profile.settings.task, run.task, split)
-    if any(step.stage.name == "encode" and not lock.entry(step.key) for step in steps):
-        warn_of_dimension(profile.settings, reporter)
     if is_main_process():
         check(steps, lock, force=options.force, dry_run=options.dry_run)
     if options.dry_run:
@@ -169,11 +158,8 @@ def plan(stages: Sequence[Stage], run: RunContext, outputs: Collection[str] = ()
 def check(steps: Sequence[Step], lock: Lock, *, force: bool, dry_run: bool = False) -> None:
     """Fail fast: check that inputs exist, and that nothing would be overwritten that ``kd`` did not make.
 
-    What is missing, or there already, is no fault of a dry run.
-
-    Raises:
-        DataError: Names the first file that is missing, with the command that makes it, or that is in the way.
-        UsageError: An output is an input, contains one, or lies in one.
+    What is missing, or there already, is no fault of a dry run. A ``DataError`` names the first file that is missing,
+    with the command that makes it, or that is in the way; an output that is an input is a ``UsageError``.
     """
     coming: set[Path] = set()
     made: set[Path] = set()

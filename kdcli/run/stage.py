@@ -1,14 +1,14 @@
 """A run and its stages: what every stage gets, and what every stage says of itself."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import polars as pl
 
 from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
@@ -17,11 +17,9 @@ from kdcli.config.schema import Settings
 from kdcli.parts import Engine, LocalEngine, place
 from kdcli.run.folder import artefact
 from kdcli.tables.read import files_of
-from kdcli.tasks.split import SPLITS, Split, has_split, load_split, load_tables, split_files, task_from
+from kdcli.tasks.split import SPLITS, Split, load_split, load_tables, split_files, task_from
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from kdcli.teacher.model import TeacherSource
 
 Files = dict[str, Path]  # files and folders by name
@@ -67,7 +65,7 @@ class RunContext:
         """The device that parts are made on."""
         return self.engine.device(self.device)
 
-    def each_seed(self) -> list[RunContext]:
+    def each_seed(self) -> list[Self]:
         """Return a context for each student."""
         return [replace(self, number=number) for number in range(self.seeds)]
 
@@ -83,7 +81,7 @@ class RunContext:
         return place(self.elsewhere.get(name) or artefact(self.root, name, self.seed if further else None))
 
     @property
-    def teacher(self) -> TeacherSource:
+    def teacher(self) -> "TeacherSource":
         """The teacher to ask for logits: the fine-tuned one, or the one that the profile takes as it is."""
         from kdcli.teacher.model import TeacherSource
 
@@ -114,13 +112,13 @@ class RunContext:
 
     def read_all(self, *splits: Split) -> dict[str, pl.DataFrame]:
         """Read the tables of those splits that the task has."""
-        return {split: self.read(split) for split in splits if has_split(self.settings.task, split)}
+        return {split: self.read(split) for split in splits if split_files(self.settings.task, split)}
 
     def read_tables(self, *splits: Split) -> dict[str, pl.DataFrame]:
         """Read the tables of those splits one by one: MNLI has two for dev and for test."""
         tables: dict[str, pl.DataFrame] = {}
         for split in splits:
-            if has_split(self.settings.task, split):
+            if split_files(self.settings.task, split):
                 tables |= load_tables(self.settings.task, self.task, split, self.reporter)
         return tables
 

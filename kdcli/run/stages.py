@@ -1,26 +1,18 @@
 """All stages of a run, in order; here those of the student and of what is measured."""
 
-from __future__ import annotations
-
-import json
-from contextlib import suppress
 from math import ceil
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import polars as pl
+
+from kdcli.config.schema import Settings, StudentSettings
 from kdcli.files import CALIBRATION
 from kdcli.run import data_stages
 from kdcli.run.data_stages import READING, TABLES
 from kdcli.run.folder import Lock
 from kdcli.run.stage import Files, RunContext, Stage, if_local
-from kdcli.tasks.split import has_split
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from kdcli.api import Reporter
-    from kdcli.config.schema import Settings, StudentSettings
-    from kdcli.student.dataset import Examples
+from kdcli.student.dataset import Examples
+from kdcli.tasks.split import split_files
 
 VOCABULARY = ("student.max_size", "student.min_freq", "student.lowercase", "student.vectors", "student.word_pieces")
 """The settings of a student that only its vocabulary depends on."""
@@ -164,8 +156,8 @@ class CompareResults(Stage):
 
     def _tables(self, run: RunContext) -> dict[str, pl.DataFrame]:
         """Return the tables to compare on; without gold labels test alone if there is one, for dev has chosen."""
-        gold, has_test = run.settings.task.gold, has_split(run.settings.task, "test")
-        return run.read_tables("dev", "test") if gold else run.read_tables("test" if has_test else "dev")
+        gold, test = run.settings.task.gold, split_files(run.settings.task, "test")
+        return run.read_tables("dev", "test") if gold else run.read_tables("test" if test else "dev")
 
 
 class Calibrate(Stage):
@@ -180,7 +172,7 @@ class Calibrate(Stage):
 
     def applies(self, settings: Settings) -> bool:
         agrees = bool(settings.task.labels) or settings.deferral.tolerance > 0
-        return settings.deferral.calibrate and agrees and has_split(settings.task, "test")
+        return settings.deferral.calibrate and agrees and bool(split_files(settings.task, "test"))
 
     def outputs(self, run: RunContext) -> Files:
         """Add a file to the student's folder."""
@@ -211,16 +203,6 @@ _OTHERS: tuple[type[Stage], ...] = (
 STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (*_TRANSFER, *_OTHERS)}  # all stages by name, in order
 TRANSFER = tuple(stage.name for stage in _TRANSFER)
 """The stages that make the transfer set; together they are called ``transfer``."""
-
-
-def warn_of_dimension(settings: Settings, reporter: Reporter) -> None:
-    """Warn, before any work, of word vectors that are to be larger than the states of the encoder on this machine."""
-    student, config = settings.student, Path(settings.vectors_source).expanduser() / "config.json"
-    with suppress(OSError, ValueError, AttributeError):  # no folder, or one that is refused when it is loaded
-        states = json.loads(config.read_text("utf-8")).get("hidden_size")
-        if isinstance(states, int) and states < student.dimension:
-            what = f"student.dimension is {student.dimension}, and the states of {config.parent} have {states} values"
-            reporter.warn(f"{what}: the vectors will have {states}")
 
 
 def _dev(run: RunContext) -> pl.DataFrame:

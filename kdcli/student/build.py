@@ -30,9 +30,7 @@ def build_student(
 ) -> nn.Module:
     """Build the model of a student plugin.
 
-    Raises:
-        PluginError: The plugin is missing or broken, or builds no model.
-        ProfileError: Its options are wrong, or it cannot do such a task.
+    A plugin that builds none is a ``PluginError``; wrong options, or a task that it cannot do, are a ``ProfileError``.
     """
     student = registry.load("students", plugin)
     no_pairs, no_scores = task.kind == "pair" and not student.pairs, task.is_score and not student.scores

@@ -1,7 +1,5 @@
 """Tables as the arrays that a student is trained and evaluated on; the joined set's are memory-mapped from disk."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -9,14 +7,16 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
 from numpy.typing import DTypeLike, NDArray
+from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 
 from kdcli.api import MASK, Progress, QuietReporter, Reporter, Task
+from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError
 from kdcli.files import atomic
 from kdcli.student.vectors import Vectors, make_vectors, pieces_with_vectors, save_vectors, words_with_vectors
@@ -33,11 +33,6 @@ from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
 from kdcli.tasks.answers import answers
 from kdcli.tasks.labels import encode_labels, label_texts, respell, spelling_of
 from kdcli.tasks.text_set import STATES, text_columns
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-    from kdcli.config.schema import StudentSettings
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,12 @@ breaks it, and this happens with a probability of at most 5 % (Bates et al. 2021
 prediction sets", theorem 1). What is familiar is fixed on other texts.
 """
 
-from __future__ import annotations
-
 import json
 from bisect import bisect_right
 from dataclasses import asdict, dataclass
 from math import ceil, inf, log
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +49,7 @@ class Familiar:
     words: int  # the most words
 
     @classmethod
-    def like(cls, counts: WordCounts) -> Familiar:
+    def like(cls, counts: WordCounts) -> Self:
         """Return the limits that some texts set."""
         unknown, words = (np.quantile(each, _USUAL, method="higher") for each in (counts.unknown, counts.words))
         return cls(float(unknown), int(words))
@@ -105,14 +103,14 @@ class Calibration:
         path.write_text(json.dumps(asdict(self)) + "\n", "utf-8")
 
     @classmethod
-    def load(cls, path: Path) -> Calibration | None:
+    def load(cls, path: Path) -> Self | None:
         """Read the file; None where there is none, and a ``DataError`` where it is damaged."""
         from pydantic import TypeAdapter, ValidationError
 
         if not path.exists():
             return None
         try:
-            found = TypeAdapter(Calibration).validate_json(path.read_bytes())
+            found = TypeAdapter(cls).validate_json(path.read_bytes())
         except ValidationError as error:
             hint = "`kd run-all --only calibrate` makes it again; a student without this file defers nothing"
             raise DataError(f"this is not a calibration: {first_line(error)}", file=path, hint=hint) from error
@@ -178,8 +176,7 @@ def calibrate(
 def cross_fit(margin: Floats, wrong: Flags, calibration: Calibration) -> tuple[float, float]:
     """Measure a calibration's target on texts that have not chosen the threshold: each half of them by the other's.
 
-    Returns:
-        The share of the texts that are answered, and of those that are not answered otherwise than by the teacher.
+    Returns the share of the texts that are answered, and of those that are not answered otherwise than by the teacher.
     """
     rows = np.random.Generator(np.random.Philox(1)).permutation(len(margin))
     answered = np.zeros(len(rows), bool)

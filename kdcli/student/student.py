@@ -1,7 +1,5 @@
 """The student: one class, loaded from its folder, that predicts with NumPy alone or as its PyTorch module."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys
@@ -12,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,7 +150,7 @@ class Student:
         logits = logits[:, np.argsort(self.task.labels)]
         return logits[:, 1] - logits[:, 0] if len(self.task.labels) == 2 and not self.task.multi_label else logits
 
-    def fit(self, texts: Any, labels: Any = None) -> Student:
+    def fit(self, texts: Any, labels: Any = None) -> Self:
         """Return the student as it is, for scikit-learn: kd trains students."""
         return self
 
@@ -166,7 +164,7 @@ class Student:
         """Return the parameters that scikit-learn may set: none."""
         return {}
 
-    def __sklearn_clone__(self) -> Student:
+    def __sklearn_clone__(self) -> Self:
         return self
 
     def __sklearn_tags__(self) -> Any:
@@ -188,7 +186,7 @@ class Student:
         return partial(load_student, self.folder.resolve(), device=self.device, torch=self.compute is None), ()
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Student:
+    def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> "Student":
         """Load a student from its folder, or by its name ``USER/NAME`` from the Hub: see ``load_student``."""
         return load_student(name if Path(name).exists() else fetch(str(name), revision))
 
@@ -221,7 +219,7 @@ class Student:
         self.folder = Path(folder)
 
     @cached_property
-    def module(self) -> nn.Module:
+    def module(self) -> "nn.Module":
         """The PyTorch module, in evaluation mode on the device."""
         from kdcli.student.build import load_module
 

@@ -18,9 +18,7 @@ from kdcli.student.vocabulary import CONTINUES
 
 FILE = "vectors.safetensors"
 RANGE = 0.25  # words without a vector get one from U(-0.25, 0.25) (Tang et al. 2019, section 4.2).
-_SPELLINGS: tuple[Callable[[str], str], ...] = (str, str.lower, str.capitalize, str.upper)
 _LOWER = pl.col("word").str.to_lowercase()
-_IN_ANY_CASE = len(_SPELLINGS)
 
 
 @dataclass(frozen=True)
@@ -108,38 +106,35 @@ def load_vectors(folder: Path) -> Vectors | None:
 def read_vectors(path: Path, wanted: Sequence[str], *, reporter: Reporter | None = None) -> WordVectors:
     """Read the vectors of the wanted words from a file: ``VectorFile``, or Parquet with the columns word and vector.
 
-    A word is looked up as written, else in lower case, capitalised, in upper case, or in any case (``iphone`` as
-    ``iPhone``). Of a word that the file holds several times the first vector counts. Of the other rows only a few are
-    parsed, so a fault in one of them may go unnoticed. A file that is missing, cut or of another form, or that holds a
-    vector of the wrong size or with NaN, is a ``DataError``.
+    A word is looked up as written, else in any case (``iphone`` as ``iPhone``). Of a word that the file holds several
+    times the first vector counts: files begin with the frequent ones. Of the other rows only a few are parsed, so a
+    fault in one of them may go unnoticed. A file that is missing, cut or of another form, or that holds a vector of the
+    wrong size or with NaN, is a ``DataError``.
     """
-    spellings: dict[bytes, list[tuple[int, int]]] = {}
-    folded: dict[bytes, list[tuple[int, int]]] = {}
+    written = [word.encode() for word in wanted]
+    places: dict[bytes, list[int]] = {}
     for index, word in enumerate(wanted):
-        for rank, spelling in enumerate(_SPELLINGS):
-            spellings.setdefault(spelling(word).encode(), []).append((index, rank))
-        folded.setdefault(word.encode().lower(), []).append((index, _IN_ANY_CASE))
-    best = [_IN_ANY_CASE + 1] * len(wanted)
+        for key in {case.encode().lower() for case in (word.lower(), word.upper())}:  # bytes fold ASCII alone
+            places.setdefault(key, []).append(index)
+    rank = [2] * len(wanted)  # 0: found as written, 1: in another case, 2: not yet
 
-    def places(word: bytes) -> list[tuple[int, int]]:
-        found = [*spellings.get(word, ()), *folded.get(word.lower(), ())]
-        return [(index, rank) for index, rank in found if rank < best[index]]
+    def served(word: bytes) -> list[int]:
+        return [index for index in places.get(word.lower(), ()) if (word != written[index]) < rank[index]]
 
     file = None if path.suffix == ".parquet" else VectorFile(path)
     count = file.count if file else None
     with (reporter or QuietReporter()).progress(f"vectors of {path.name}", count, "words") as progress:
         if file:
-            dimension, rows = file.dimension, file.rows(lambda word: bool(places(word)), progress.advance)
+            dimension, rows = file.dimension, file.rows(lambda word: bool(served(word)), progress.advance)
         else:
             dimension, rows = _parquet_rows(path, [word.lower() for word in wanted])
         matrix = np.zeros((len(wanted), dimension), np.float32)
         for found, vector in rows:
-            for index, rank in places(found):
-                if rank < best[index]:
-                    matrix[index], best[index] = vector, rank
-    if reporter and (cased := sum(0 < rank <= _IN_ANY_CASE for rank in best)):
+            for index in served(found):
+                matrix[index], rank[index] = vector, int(found != written[index])
+    if reporter and (cased := rank.count(1)):
         reporter.info(f"{path.name}: {cased:,} words were found in another case")
-    return WordVectors(matrix, np.array(best, int) <= _IN_ANY_CASE)
+    return WordVectors(matrix, np.array(rank, int) < 2)
 
 
 def _parquet_rows(path: Path, words: list[str]) -> tuple[int, Iterator[Row]]:

@@ -1,7 +1,5 @@
 """The student's vocabulary: words as BERT's basic tokenisation cuts them, texts as their ids, and batches of these."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -69,7 +67,7 @@ class Texts:
 
 
 def train_vocabulary(
-    texts: Iterable[pl.Series],
+    texts: Iterable["pl.Series"],
     *,
     max_size: int,
     min_freq: int,
@@ -140,7 +138,7 @@ class TextEncoder:
         foreign[[UNKNOWN, *inside]] = True
         return foreign
 
-    def encode(self, texts: pl.Series) -> Texts:
+    def encode(self, texts: "pl.Series") -> Texts:
         """Encode a column of texts; a null is an empty text."""
         import polars as pl  # costs more than a few texts do
 

@@ -1,7 +1,7 @@
 """CSV with RFC 4180's quoting.
 
 Blocks without a quote are parsed like other rows; from the first quote on, Python's ``csv`` reads them, because Polars
-reads short rows and quotes escaped by a backslash wrong without an error.
+reads short rows and quotes escaped by a backslash wrong without an error; here both are errors.
 """
 
 import csv
@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -19,18 +19,16 @@ from kdcli.tables import text, text_lines
 
 _RECORDS = 16_384
 _FIELD_LIMIT = 1 << 26
-_EXCEL = re.compile(rb'"?sep=([\x01-\x7f])"?\r?\n?', re.I)
-_ESCAPED = re.compile(rb'(?<!\\)((?:\\\\)*)\\"')  # a quote behind an odd number of backslashes
+_EXCEL = re.compile(rb"sep=([\x01-\x7f])\r?\n")
 
 
 def open_csv(path: Path, *, header: bool, quoted: bool | None, separator: str | None) -> text.Delimited:
-    """Open a CSV by its first line that is not blank: the separator is what it has most of; Excel's may be ``sep=;``.
+    """Open a CSV by its first line: the separator is what it has most of, or what Excel's ``sep=;`` says.
 
     One with tabs is a TSV, whose quotes count only where all of them fit.
     """
-    blank = text.blank_lines(path)
     with text.open_bytes(path) as stream:
-        line = next(islice(stream, blank, None), b"")
+        line = stream.readline()
     excel = _EXCEL.fullmatch(line)
     if not separator:
         tabs = line.count(b"\t") > line.count(b",") + line.count(b";")
@@ -38,25 +36,14 @@ def open_csv(path: Path, *, header: bool, quoted: bool | None, separator: str | 
         separator = excel[1].decode() if excel else by_count
     if quoted is None:
         quoted = separator != "\t" or has_csv_quoting(path)
-    kind = QuotedFile if quoted else text.Delimited
-    table = kind(path, separator, header=header, before=blank + 1 if excel else 0)
-    if excel:
-        table.notes.append(f"the first line, {line.strip().decode()}, is Excel's and no row")
+    table = (QuotedFile if quoted else text.Delimited)(path, separator, header=header, before=int(bool(excel)))
     if separator != ",":
         table.notes.append(f"the fields are separated by {separator!r}")
     return table
 
 
 class QuotedFile(text.Delimited):
-    """A file of rows whose fields may be quoted, and the quotes in them doubled or, as Spark has it, ``escaped``."""
-
-    def __init__(
-        self, path: Path, separator: str, *, header: bool = True, before: int = 0, escaped: bool | None = None
-    ) -> None:
-        super().__init__(path, separator, header=header, before=before)
-        self._escaped = _is_escaped(path, _state(path), separator, before) if escaped is None else escaped
-        if self._escaped:
-            self.notes.append("quotes are escaped by a backslash")
+    """A file of rows whose fields may be quoted, and the quotes in them doubled."""
 
     def _first_row(self, lines: Iterable[bytes]) -> list[str]:
         rows = iter(lines)
@@ -64,7 +51,7 @@ class QuotedFile(text.Delimited):
         text_lines.check_utf8(line, self.path, 1 + self._before)
         try:
             texts = map(bytes.decode, chain([line], rows))
-            return next(csv.reader(texts, delimiter=self._separator, strict=True), [])
+            return next(csv.reader(texts, delimiter=self._separator, strict=True), None) or [""]
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(f"the first row is not CSV: {error}", file=self.path, row=1 + self._before) from None
 
@@ -111,10 +98,10 @@ class QuotedFile(text.Delimited):
             row += 1
 
     def _lines(self, blocks: Iterable[bytes], content: list[bytes]) -> Iterator[str]:
-        """Yield lines, with all quotes inside a field doubled; note each in ``content`` as it is in the file."""
+        """Yield lines; note each in ``content`` as it is in the file."""
         for line in (line for block in blocks for line in io.BytesIO(block[len(self._empty) :])):
             content.append(line)
-            yield (_ESCAPED.sub(rb'\1""', line) if self._escaped else line).decode()
+            yield line.decode()
 
     def _refuse(self, message: str, content: bytes, bad: text.BadRows, row: int) -> None:
         if "unexpected end" in message or "field larger" in message:
@@ -124,52 +111,35 @@ class QuotedFile(text.Delimited):
             what = "a lone carriage return outside quotes"
             bad.add(row, what, "quote the text, or keep the table as .tsv or .parquet")
         else:
-            bad.add(row, f"text after a closing quote: {text.shown(content.rstrip())}")
+            hint = 'write a quote inside a field twice (not as \\"), or skip such rows: task.bad_rows=skip'
+            bad.add(row, f"text after a closing quote: {text.shown(content.rstrip())}", hint)
 
 
 def has_csv_quoting(path: Path) -> bool:
     """Return whether a TSV has CSV's quoting, as pandas writes it: some fields are quoted, and none wrongly."""
-    return _has_csv_quoting(path, _state(path))
+    state = path.stat() if path.exists() else None
+    return _has_csv_quoting(path, state and (state.st_mtime_ns, state.st_size))
 
 
 @lru_cache
 def _has_csv_quoting(path: Path, state: object) -> bool:
-    return _contains(path, b'\t"', b'\n"') and _unreadable(path, "\t", "error") == 0
-
-
-@lru_cache
-def _is_escaped(path: Path, state: object, separator: str, before: int) -> bool:
-    """Return whether more rows can be read where a backslash escapes a quote than where it is text."""
-    if not _contains(path, b'\\"'):
+    """Look into a file; ``state`` is what changes when it is replaced by another one of its name."""
+    if not _begins_quoted(path):
         return False
-    strict, escaped = (_unreadable(path, separator, "skip", before, escaped=either) for either in (False, True))
-    return escaped < strict
-
-
-def _unreadable(
-    path: Path, separator: str, mode: text.BadRowsMode, before: int = 0, *, escaped: bool | None = None
-) -> float:
-    """Count the rows of a file that cannot be read; infinity where an error ends the reading."""
-    bad = text.BadRows(path, mode)
     try:
-        for _ in QuotedFile(path, separator, header=False, before=before, escaped=escaped).batches([], bad):
+        for _ in QuotedFile(path, "\t", header=False).batches([], text.BadRows(path, "error")):
             pass
     except DataError:
-        return float("inf")
-    return bad.count
+        return False
+    return True
 
 
-def _state(path: Path) -> object:
-    """Return what changes when a file is replaced by another one of its name."""
-    state = path.stat() if path.exists() else None
-    return state and (state.st_mtime_ns, state.st_size)
-
-
-def _contains(path: Path, *any_of: bytes) -> bool:
+def _begins_quoted(path: Path) -> bool:
+    """Return whether some field of a TSV begins with a quote."""
     last = b"\n"
     with text.open_bytes(path) as stream:
         while data := stream.read(min(text_lines.BLOCK, text.PIECE)):
-            if b'"' in data and any(one in last + data for one in any_of):
+            if b'"' in data and any(one in last + data for one in (b'\t"', b'\n"')):
                 return True
             last = data[-1:]
     return False

@@ -24,8 +24,6 @@ class ParquetFile:
         self.path = path
         self.notes: list[str] = []
         found = _schema(path)
-        for name in [name for name, dtype in found.items() if not _exists(dtype)]:
-            self.notes.append(f"column {name!r} is left out: Polars cannot read {found.pop(name)}")
         self._texts: dict[str, pl.Expr] = {}
         for name, dtype in found.items():
             if dtype in (pl.Categorical, pl.Enum):
@@ -46,11 +44,7 @@ class ParquetFile:
 
 
 def scan(path: Path, columns: Sequence[str] | None = None) -> pl.LazyFrame:
-    """Open a table of a run; ``columns`` are those to read, in this order.
-
-    Raises:
-        DataError: The file is missing or damaged, or lacks a column.
-    """
+    """Open a table of a run; ``columns`` are those to read, in this order, and one that it lacks is a ``DataError``."""
     check_columns(columns or (), _schema(path), path)
     lazy = pl.scan_parquet(path, glob=False)
     return lazy if columns is None else lazy.select(columns)
@@ -130,11 +124,3 @@ def readable(path: Path) -> Iterator[None]:
 def _schema(path: Path) -> dict[str, Any]:
     with open_bytes(path), readable(path):
         return dict(pl.read_parquet_schema(path))
-
-
-def _exists(dtype: Any) -> bool:
-    try:
-        pl.Series([], dtype=dtype)
-    except pl.exceptions.PolarsError:  # a Decimal of more than 38 digits
-        return False
-    return True

@@ -10,6 +10,8 @@ import polars as pl
 
 from kdcli.errors import DataError
 from kdcli.tables import SEPARATOR, text, text_lines
+from kdcli.tables.csv_file import QuotedFile, open_csv
+from kdcli.tables.parquet import ParquetFile
 from kdcli.tables.text import ROW_NUMBER, BadRowsMode, Form, as_texts, form_of, shown
 
 __all__ = ["ROW_NUMBER", "BadRowsMode", "Form", "TableReader", "as_texts", "files_of", "form_of", "read_table", "shown"]
@@ -25,39 +27,28 @@ _IN_COLUMNS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1, "-1": 
 
 
 class TableReader:
-    """A table on disk, which can be read as often as wanted."""
+    """A table on disk, which can be read as often as wanted; ``bad`` are the bad rows of the latest reading."""
 
     def __init__(self, source: text.TableSource, path: Path, columns: Sequence[str], bad_rows: BadRowsMode) -> None:
         self.path = path
         self.columns = tuple(columns)
         self.schema = pl.Schema({name: source.schema[name] for name in columns})
+        self.bad = text.BadRows(path, bad_rows)
         self._source = source
-        self._bad = text.BadRows(path, bad_rows)
-
-    @property
-    def skipped(self) -> int:
-        """The number of bad rows that the latest reading has skipped so far."""
-        return self._bad.count
-
-    @property
-    def first_skipped(self) -> str:
-        """Where the first of them was, and what was wrong with it."""
-        return self._bad.first
 
     @property
     def notes(self) -> list[str]:
         """Peculiarities of the file that the user should know, such as an unusual separator."""
-        blank = [f"{self._bad.blank:,} blank lines are no rows"] if self._bad.blank else []
+        blank = [f"{self.bad.blank:,} blank lines are no rows"] if self.bad.blank else []
         return [*self._source.notes, *blank]
 
     def batches(self) -> Iterator[pl.DataFrame]:
         """Yield the rows in frames of the columns and ``ROW_NUMBER``, in memory bounded by a block of the file.
 
-        Raises:
-            DataError: A row is bad (and not skipped), bytes are not UTF-8, or a column mixes types.
+        A bad row (unless it is skipped), bytes that are not UTF-8 and a column of mixed types are a ``DataError``.
         """
-        self._bad = text.BadRows(self.path, self._bad.mode)
-        for frame in self._source.batches(self.columns, self._bad):
+        self.bad = text.BadRows(self.path, self.bad.mode)
+        for frame in self._source.batches(self.columns, self.bad):
             if len(frame):
                 yield frame
 
@@ -100,7 +91,21 @@ def read_table(
     """
     path = Path(path)
     form, files = form or form_of(path), files_of(path)
-    sources = [_open_file(file, form, header, bad_rows, quoted, separator, labels) for file in files]
+
+    def open_file(file: Path) -> text.TableSource:
+        if form == "txt":
+            lines = text.Delimited(file, "", header=False)
+            labelled = lines.first[0].startswith(text.LABEL) if labels is None else labels
+            return text.LabelledLines(lines) if labelled else lines
+        if form == "tsv":
+            return (QuotedFile if quoted else text.Delimited)(file, "\t", header=header)
+        if form == "jsonl":
+            return Jsonl(file, text.BadRows(file, bad_rows))
+        if form == "parquet":
+            return ParquetFile(file)
+        return open_csv(file, header=header, quoted=quoted, separator=separator)
+
+    sources = [open_file(file) for file in files]
     source: text.TableSource = sources[0] if files == [path] else Chain(sources, files)
     source = LabelSets(source, path, *sets) if sets else source
     text.check_columns(columns or (), source.schema, path)
@@ -110,8 +115,7 @@ def read_table(
 def files_of(path: Path) -> list[Path]:
     """Return the files of a table: itself, the shards of ``train-*-of-00002.parquet``, or a folder's part files.
 
-    Raises:
-        DataError: A shard is missing, or the folder holds no part files, as Spark writes them.
+    A shard that is missing, or a folder without part files, as Spark writes them, is a ``DataError``.
     """
     if path.is_dir():
         if files := sorted(file for file in path.glob("part-*") if file.is_file() and file.stat().st_size):
@@ -280,31 +284,3 @@ class Jsonl:
         hint = "a column holds values of one simple type"
         self._wrong[key] = DataError(what, file=self.path, row=rows[wrong], key=key, hint=hint)
         return pl.Object()
-
-
-def _open_file(
-    path: Path,
-    form: Form,
-    header: bool,
-    bad_rows: BadRowsMode,
-    quoted: bool | None,
-    separator: str | None,
-    labels: bool | None,
-) -> text.TableSource:
-    if form == "txt":
-        lines = text.Delimited(path, "", header=False)
-        labelled = lines.first[0].startswith(text.LABEL) if labels is None else labels
-        return text.LabelledLines(lines) if labelled else lines
-    if form == "tsv" and not quoted:
-        return text.Delimited(path, "\t", header=header)
-    if form == "jsonl":
-        return Jsonl(path, text.BadRows(path, bad_rows))
-    if form == "parquet":
-        from kdcli.tables.parquet import ParquetFile
-
-        return ParquetFile(path)
-    from kdcli.tables.csv_file import QuotedFile, open_csv
-
-    if form == "tsv":
-        return QuotedFile(path, "\t", header=header)
-    return open_csv(path, header=header, quoted=quoted, separator=separator)

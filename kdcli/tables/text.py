@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import islice
 from pathlib import Path
 from typing import Literal, Protocol, cast, get_args
 
@@ -64,11 +64,7 @@ class TableSource(Protocol):
 
 
 def form_of(path: Path) -> Form:
-    """Return the form of a table by the suffix of its name, ``.gz`` aside.
-
-    Raises:
-        DataError: No form has this suffix, or the file is a gzipped Parquet file.
-    """
+    """Return the form of a table by the suffix of its name, ``.gz`` aside; another suffix is a ``DataError``."""
     suffix = Path(path.stem if is_gzip(path) else path.name).suffix.lower().removeprefix(".")
     if suffix not in get_args(Form):
         known = ", ".join(f".{form}" for form in get_args(Form))
@@ -88,8 +84,7 @@ def is_gzip(path: Path) -> bool:
 def open_bytes(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
     """Open a file for reading, decompressed, after its byte order mark.
 
-    Raises:
-        DataError: The file is missing, empty, unreadable, a folder, or damaged; also while it is read.
+    One that is missing, empty, unreadable, a folder or (also while it is read) damaged is a ``DataError``.
     """
     try:
         with gzip.GzipFile(path) if is_gzip(path) else path.open("rb") as stream:
@@ -104,12 +99,6 @@ def open_bytes(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
         raise DataError(f"the compressed file is truncated or damaged: {error}", file=path) from error
 
 
-def blank_lines(path: Path, before: int = 0) -> int:
-    """Return how many blank lines a file has behind so many lines, and ahead of all others."""
-    with open_bytes(path) as stream:
-        return sum(1 for _ in takewhile(lambda line: line in (b"\n", b"\r\n"), islice(stream, before, None)))
-
-
 def check_columns(wanted: Iterable[str], there: Iterable[str], path: Path) -> None:
     """Check that a table has some columns; a ``DataError`` names the first that it lacks."""
     columns = list(there)
@@ -122,8 +111,7 @@ def check_columns(wanted: Iterable[str], there: Iterable[str], path: Path) -> No
 def as_texts(frame: pl.DataFrame, columns: Sequence[str], path: Path) -> pl.DataFrame:
     """Return a frame whose columns of texts are strings; bytes are UTF-8, as in Parquet's JSON.
 
-    Raises:
-        DataError: A column holds another type, or a null; names the row.
+    A column of another type is a ``DataError``, and so is a null, whose row it names.
     """
     for name in columns:
         texts = frame[name]
@@ -155,21 +143,16 @@ def with_row_numbers(frame: pl.DataFrame, rows: Sequence[int] | pl.Series) -> pl
 
 
 class Delimited:
-    """A file of rows, or of one text a line, ``sentence``, with an empty separator.
-
-    So many lines ``before`` are no rows, nor are blank ones that follow.
-    """
+    """A file of rows, or of one text a line, ``sentence``, without a separator; lines ``before`` are no rows."""
 
     def __init__(self, path: Path, separator: str, *, header: bool = True, before: int = 0) -> None:
         self.path = path
         self.notes: list[str] = []
         self._separator = separator
         self._header = header
-        self._before = before + (blank_lines(path, before) if separator else 0)
+        self._before = before
         with open_bytes(path) as stream:
-            self.first = first = self._first_row(islice(stream, self._before, None))
-        if not header and len(first) == 1:
-            self._before = before  # a blank line is an empty text
+            self.first = first = self._first_row(islice(stream, before, None))
         self.columns = tuple(first) if header else tuple(f"c{index}" for index in range(len(first)))
         if not separator:
             self.columns = ("sentence",)
@@ -184,7 +167,7 @@ class Delimited:
         """Yield the columns, a block of the file at a time."""
         with open_bytes(self.path) as stream:
             for _ in range(self._before):
-                bad.blank += not stream.readline().strip()
+                stream.readline()
             if self._header:
                 self._first_row(stream)
             blocks = whole_lines(stream.read, self._empty)

@@ -1,7 +1,5 @@
 """The hash of a text: what joins a text to its logits, and what is stored or compared across runs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import repeat
@@ -16,15 +14,9 @@ _GROUPS = 16
 
 
 def text_hash(columns: Sequence[pl.Series]) -> NDArray[np.uint64]:
-    """Hash the texts of each row by XXH3-64 of their UTF-8 bytes.
+    """Hash the texts of each row by XXH3-64 of their UTF-8 bytes, ``uint64 [rows]``; a null is a ``ValueError``.
 
     The hash of a column is the seed of the next one's, so that ``("a", "bc")`` and ``("ab", "c")`` differ.
-
-    Returns:
-        ``uint64 [rows]``.
-
-    Raises:
-        ValueError: A text is null.
     """
     if any(column.null_count() for column in columns):
         raise ValueError("a null has no hash")

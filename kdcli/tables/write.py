@@ -18,17 +18,11 @@ _BOM = "\ufeff"
 
 
 def write_table(path: str | Path, frame: pl.DataFrame | pl.LazyFrame) -> int:
-    """Write a table, gzipped if its name ends in ``.gz``; a lazy frame is written as it is computed.
+    """Write a table, gzipped if its name ends in ``.gz``, and return the number of its rows.
 
-    The suffix decides the form; a ``.txt`` takes one column. In TSV and CSV a null is an empty field. A float is the
-    shortest number that reads back as the same one. Equal rows give equal bytes.
-
-    Returns:
-        The number of rows.
-
-    Raises:
-        DataError: The suffix is unknown, or the form cannot hold a column or a text.
-        KdError: The disk is full, or the folder cannot be written.
+    A lazy frame is written as it is computed. The suffix decides the form; a ``.txt`` takes one column. In TSV and CSV
+    a null is an empty field. A float is the shortest number that reads back as the same one. Equal rows give equal
+    bytes. A form that cannot hold a column or a text is a ``DataError``, and a full disk a ``KdError``.
     """
     path = Path(path)
     form = form_of(path)

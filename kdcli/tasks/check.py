@@ -38,11 +38,8 @@ _MOST = 20
 def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_words: int = 128) -> DataReport:
     """Read all tables of a task, describe them, and find their problems: all errors that there are.
 
-    ``max_words`` is the longest text that the student reads whole, in words.
-
-    Raises:
-        DataError: There is no data folder.
-        ProfileError: The settings name a layout that does not exist.
+    ``max_words`` is the longest text that the student reads whole, in words. Only a data folder that is not there
+    (``DataError``), or a layout that does not exist (``ProfileError``), is raised.
     """
     errors: list[KdError] = []
     tables: list[_Table] = []
@@ -56,7 +53,10 @@ def check_data(settings: TaskSettings, task: Task, reporter: Reporter, *, max_wo
                 tables.append(_Table(path, split, settings, task, reporter))
             except DataError as error:
                 errors.append(error)
-    errors += [error for table in tables for error in table.errors()]
+    for table in tables:
+        errors += [table.error] if table.error else []
+        if table.labelled and table.layout.label is None:
+            errors.append(splits.missing_label_column(table.path, settings))
     reports = [table.report(max_words) for table in tables]
     overlaps = [_overlap(first, second) for first, second in combinations(tables, 2) if first.split != second.split]
     problems = [check_report.Problem("error", one.what, one.hint, one.file, one.row, one.key) for one in errors]
@@ -78,7 +78,7 @@ class _Table:
 
     def __init__(self, path: Path, split: splits.Split, settings: TaskSettings, task: Task, reporter: Reporter) -> None:
         """Read a table; of a test table no row is dropped, and -1 is no label."""
-        self.path, self.split, self.settings, self.task = path, split, settings, task
+        self.path, self.split, self.task = path, split, task
         self.name = splits.table_name(path, split)
         self.labelled = split != "test"
         self.layout = detect(path, settings, task)
@@ -97,7 +97,7 @@ class _Table:
             try:
                 for batch in reader.batches():
                     if index is not None:
-                        splits.index_texts(batch[index], path, needed=True)
+                        splits.index_texts(batch[index], path)
                     kept, of_kept = labels.read(as_texts(batch, texts, path))
                     waiting.append(threads.submit(_numbers, kept, texts, of_kept, task))
                     if len(waiting) > _THREADS:
@@ -108,17 +108,10 @@ class _Table:
             found += [each.result() for each in waiting]
         for note in reader.notes:
             reporter.info(f"{path.name}: {note}")
-        self.dropped, self.bad_rows, self.first_bad_row = labels.dropped, reader.skipped, reader.first_skipped
+        self.dropped, self.bad = labels.dropped, reader.bad
         rows, odd, wrong = zip(*found, strict=True)
         self.rows, self.wrong = pl.concat(rows), pl.concat(wrong)
         self.odd = {kind: sum((one[kind] for one in odd), start=Finding()) for kind in odd[0]}
-
-    def errors(self) -> list[KdError]:
-        """Return the errors of the table as a whole."""
-        found: list[KdError] = [] if self.error is None else [self.error]
-        if self.labelled and self.layout.label is None:
-            found.append(splits.missing_label_column(self.path, self.settings))
-        return found
 
     def report(self, max_words: int) -> check_report.TableReport:
         """Describe the table."""
@@ -134,8 +127,8 @@ class _Table:
             whole=self.error is None,
             rows=len(rows),
             dropped=dict(self.dropped),
-            bad_rows=self.bad_rows,
-            first_bad_row=self.first_bad_row,
+            bad_rows=self.bad.count,
+            first_bad_row=self.bad.first,
             labels=_labels(rows, self.task) if labelled and not self.task.is_score else None,
             scores=_scores(rows, self.wrong) if labelled and self.task.is_score else None,
             words={name: _words(of_text, max_words) for name, of_text in lengths if len(rows)},

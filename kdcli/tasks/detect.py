@@ -65,9 +65,8 @@ class TableLayout:
 def detect(path: Path, settings: TaskSettings, task: Task) -> TableLayout:
     """Find the text and label columns of a table: as the settings say, else by its header or its values.
 
-    Raises:
-        DataError: The table has no known layout, or one of another kind of task, or lacks a column.
-        ProfileError: The settings name a layout that does not exist.
+    A table without a known layout, of another kind of task, or without a column that is named is a ``DataError``; a
+    layout in the settings that does not exist is a ``ProfileError``.
     """
     if settings.layout not in ("auto", *LINES, *LAYOUT_NAMES):
         what = f"there is no layout {settings.layout!r}"

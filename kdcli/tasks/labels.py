@@ -117,16 +117,11 @@ def _folded(name: str) -> str:
 def encode_labels(
     labels: pl.Series, task: Task, *, file: str | Path, rows: pl.Series | NDArray[np.int64] | None = None
 ) -> NDArray[Any]:
-    """Turn labels into class ids (in the order of ``task.labels``), or into scores.
+    """Turn labels into class ids ``int64 [rows]`` (in the order of ``task.labels``), or into scores ``float32 [rows]``.
 
-    Without the numbers of the ``rows`` they are counted from 2, below a header.
-
-    Returns:
-        ``int64 [rows]`` class ids, ``float32 [rows]`` scores, or of a multi-label task ``bool [rows, labels]``.
-
-    Raises:
-        DataError: A label is missing or not one of the task's, or a score is no number in the task's range; names
-            the row.
+    Those of a multi-label task become ``bool [rows, labels]``. A label that is missing or none of the task's, or a
+    score that is no number in its range, is a ``DataError`` with the row; without the numbers of the ``rows`` they are
+    counted from 2, below a header.
     """
     texts = label_texts(labels, file)
     values: NDArray[Any]

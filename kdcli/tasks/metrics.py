@@ -30,13 +30,8 @@ def score(task: Task, outputs: NDArray[np.floating[Any]], gold: NDArray[Any]) ->
     are as scikit-learn defines them; the subset accuracy is its accuracy of whole sets of labels.
 
     ``outputs`` are logits ``[rows, task.outputs]``. ``gold`` are class ids ``int64 [rows]``, scores ``float32 [rows]``,
-    or of a multi-label task whether a row has a label, ``bool [rows, labels]``.
-
-    Returns:
-        The values of ``metrics_of`` the task. None is in percent.
-
-    Raises:
-        ValueError: There are no rows, or not as many outputs as gold.
+    or of a multi-label task whether a row has a label, ``bool [rows, labels]``. No value is in percent. No rows, or not
+    as many outputs as gold, are a ``ValueError``.
     """
     if len(gold) == 0 or outputs.shape != (len(gold), task.outputs):
         raise ValueError(f"outputs {outputs.shape} for {len(gold)} gold rows and {task.outputs} outputs each")

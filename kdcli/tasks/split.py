@@ -24,7 +24,6 @@ SAMPLE = "kd:sample"  # the data folder that comes with the package
 
 _STEMS: dict[Split, str] = {"train": "train", "dev": "dev|validation", "test": "test|diagnostic"}
 SPACE = r"[\s\x1c-\x1f]"  # white space, as Python's ``split`` has it
-_UUID = r"^(.{8})(.{4})(.{4})(.{4})(.{12})$"
 _OF_TASK = [field.name for field in fields(Task) if field.name != "thresholds"]
 _WITHOUT_PROFILE = ("text_columns", "label_column", "layout", "bad_rows", "quoting", "separator")
 """The settings that a command takes without a profile."""
@@ -44,11 +43,7 @@ def table_settings(task: Task, asked: TaskSettings, place: str | Path, *, profil
     """Return how to read a table for a model: as the profile says, else as the model's own task does.
 
     ``profiled``: a profile describes the task, and ``asked`` holds its settings. ``place`` is the model's, for
-    messages.
-
-    Raises:
-        DataError: The model is one of another task than the profile's.
-        UsageError: The task has another number of text columns.
+    messages: a model of another task is a ``DataError``, and another number of text columns a ``UsageError``.
     """
     if profiled:
         check_task(task, task_from(asked), place)
@@ -69,13 +64,9 @@ def check_task(found: Task, wanted: Task, place: str | Path) -> None:
 def load_split(settings: TaskSettings, task: Task, split: Split, reporter: Reporter) -> pl.DataFrame:
     """Read the train, dev or test rows of a task; MNLI's matched and mismatched ones together.
 
-    Returns:
-        The text columns ``index`` (as in the table, or counted from 0), ``task.columns`` and ``label`` (as the task
-        writes it, null where there is none).
-
-    Raises:
-        DataError: The folder, the file or a column is missing, the file is empty, a row cannot be read, a label is
-            not one of the task's, or all training rows have the same.
+    The columns are texts: ``index`` (of a test table as it has it, else counted from 0), ``task.columns`` and ``label``
+    (as the task writes it, null where there is none). What cannot be read, a label that is none of the task's, and
+    training rows that all have the same are a ``DataError``.
     """
     return pl.concat(load_tables(settings, task, split, reporter).values())
 
@@ -149,11 +140,6 @@ def split_files(settings: TaskSettings, split: Split) -> tuple[Path, ...]:
     return (tables[split],) if split in tables else tuple(tables.values())
 
 
-def has_split(settings: TaskSettings, split: Split) -> bool:
-    """Return whether there is a table for a split."""
-    return bool(split_files(settings, split))
-
-
 def table_name(path: Path, split: Split) -> str:
     """Return the name of a split's file in results: ``dev``, ``dev_matched`` or ``dev_mismatched``."""
     return next((split + part for part in reversed(PARTS) if part in path.name), split)
@@ -215,10 +201,8 @@ def _read(
     Without words there is nothing to learn from: rows with an empty text are left out of ``training``.
     """
     reporter.info(f"{path.name}: {layout}")
+    layout = replace(layout, index=None) if labelled else layout  # only predictions need one
     reader = layout.open(path, layout.columns, settings.bad_rows)
-    if labelled and layout.index and reader.schema[layout.index] == pl.Object:  # nobody needs it
-        layout = replace(layout, index=None)
-        reader = layout.open(path, layout.columns, settings.bad_rows)
     labels = LabelColumn(path, layout.label, task, reporter, labelled=labelled, drop=settings.drop_labels)
     rows, quoted = 0, 0
     empty: list[int] = []
@@ -236,9 +220,9 @@ def _read(
         texts = [batch[text].alias(name) for text, name in zip(layout.texts, task.columns, strict=True)]
         if layout.form == "tsv" and not layout.quoted:
             quoted += sum(int((text.str.starts_with('"') & text.str.ends_with('"')).sum()) for text in texts)
-        index = None if layout.index is None else index_texts(batch[layout.index], path, needed=not labelled)
-        if index is None:
-            index = pl.int_range(rows, rows + len(batch), eager=True).cast(pl.String)
+        index = pl.int_range(rows, rows + len(batch), eager=True).cast(pl.String)
+        if layout.index is not None:
+            index = index_texts(batch[layout.index], path)
         yield pl.DataFrame([index.alias("index"), *texts, label])
         rows += len(batch)
     if unlabelled and not rows:
@@ -262,26 +246,24 @@ def _report(
     name = reader.path.name
     for note in [*reader.notes, *(f"{count:,} {what}" for what, count in counts.items() if count)]:
         reporter.info(f"{name}: {note}")
-    if reader.skipped:
-        reporter.warn(f"{name}: {reader.skipped} bad rows skipped, the first is {reader.first_skipped}")
+    if reader.bad.count:
+        reporter.warn(f"{name}: {reader.bad.count} bad rows skipped, the first is {reader.bad.first}")
     for what, rows in odd.items():
         if rows:
             reporter.warn(f"{name}: {len(rows):,} {what}, the first is row {rows[0]}")
 
 
-def index_texts(values: pl.Series, path: Path, *, needed: bool) -> pl.Series | None:
-    """Return an index as text, a UUID in its usual spelling; None for a type without text that nobody needs."""
+def index_texts(values: pl.Series, path: Path) -> pl.Series:
+    """Return an index as text, a UUID in its usual spelling; a type without text is a ``DataError``."""
     if values.dtype == pl.Binary and (values.bin.size() == 16).all():
-        return values.bin.encode("hex").str.replace(_UUID, "${1}-${2}-${3}-${4}-${5}")
+        return values.bin.encode("hex").str.replace("^(.{8})(.{4})(.{4})(.{4})", "${1}-${2}-${3}-${4}-")
     if values.dtype.is_float():
         return label_texts(values, path)
     if not (values.dtype == pl.Binary or values.dtype.is_nested()):
         with suppress(pl.exceptions.PolarsError):
             return values.cast(pl.String)
-    if needed:
-        hint = "remove or rename the column; predictions then number the rows from 0"
-        raise DataError(f"the column holds {values.dtype}, not an index", file=path, key=values.name, hint=hint)
-    return None
+    hint = "remove or rename the column; predictions then number the rows from 0"
+    raise DataError(f"the column holds {values.dtype}, not an index", file=path, key=values.name, hint=hint)
 
 
 def _check_classes(labels: pl.Series, task: Task, path: Path, reporter: Reporter) -> None:

@@ -26,11 +26,9 @@ def open_texts(path: Path, task: Task, reporter: Reporter) -> pl.LazyFrame:
 
     A table has the task's text columns as ``kd`` or GLUE names them; lines (``.txt``, ``.tsv``) hold one text each, or
     two with a tab (or ``<eos>``) between them. The reporter gets a line if ``kd`` has not written the file.
-
-    Returns:
-        ``task.columns``, all other columns under the names of the file, and ``ROW_NUMBER``, in the order of the file. A
-        row that cannot be read, a null text or a line of a pair task that is no pair is a ``DataError`` when the frame
-        is collected.
+    The frame has ``task.columns``, all other columns under the names of the file, and ``ROW_NUMBER``, in the order of
+    the file. A row that cannot be read, a null text or a line of a pair task that is no pair is a ``DataError`` when it
+    is collected.
     """
     form = form_of_set(path, task)
     if form == "txt":

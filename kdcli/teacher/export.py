@@ -1,7 +1,5 @@
 """``kd teacher export``: the teacher's logits of a transfer set."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +58,7 @@ def export_logits(
     represent: bool = False,
     known: Path | None = None,
     resume: bool = True,
-    engine: Engine | None = None,
+    engine: "Engine | None" = None,
     reporter: Reporter | None = None,
 ) -> ExportResult:
     """Write the teacher's logits of all texts of a transfer set, each distinct text once.

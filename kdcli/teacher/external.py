@@ -1,7 +1,7 @@
 """Logits or probabilities that another tool has made: NumPy, PyTorch and table files."""
 
 import codecs
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, first_line
-from kdcli.tables.parquet import ROWS, slices
-from kdcli.tables.read import ROW_NUMBER, read_table
+from kdcli.tables.parquet import ROWS
+from kdcli.tables.read import ROW_NUMBER, as_texts, read_table
 from kdcli.tables.text_hash import text_hash
 from kdcli.tasks.text_set import open_texts, text_columns
 from kdcli.teacher.logits import Logits, label_positions
@@ -113,17 +113,14 @@ def _checked(values: NDArray[Any], task: Task, path: Path) -> NDArray[np.float32
 def _table(path: Path, task: Task, reporter: Reporter) -> tuple[NDArray[np.float32], NDArray[np.uint64] | None]:
     """Read the logits of a table, and the hashes of its texts if it has any."""
     reader = read_table(path)
-    texts = text_columns(reader.columns, task)
-    names = _logit_columns(reader.columns, texts or (), task, path, reporter)
+    texts = text_columns(reader.columns, task) or ()
+    names = _logit_columns(reader.columns, texts, task, path, reporter)
     values, hashes = [np.zeros((0, len(names)), np.float32)], [np.zeros(0, np.uint64)]
-    batches: Iterable[pl.DataFrame] = read_table(path, columns=names).batches()
-    if texts:
-        frame = open_texts(path, task, QuietReporter()).select(*task.columns, *names, ROW_NUMBER)
-        batches = slices(frame, ROWS)
-    for batch in batches:
+    for batch in read_table(path, columns=[*texts, *names]).batches():
         columns = [_numbers(batch[name], batch[ROW_NUMBER], path) for name in names]
         values.append(_finite(np.stack(columns, axis=1), batch[ROW_NUMBER], path))
-        hashes += [text_hash([batch[name] for name in task.columns])] if texts else []
+        if texts:
+            hashes.append(text_hash(as_texts(batch, texts, path).select(texts).get_columns()))
     return np.concatenate(values), np.concatenate(hashes) if texts else None
 
 

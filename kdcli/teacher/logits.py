@@ -1,7 +1,5 @@
 """The logits file: a teacher's logits, each row with the hash of its text; and which logit is which label's."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,13 +1,11 @@
 """A teacher, of whatever plugin: texts in, logits in the task's order of labels out."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -32,7 +30,7 @@ _TRIED = 4096  # the longest input that is tried out, in word pieces
 class Teacher:
     """A loaded teacher of a task."""
 
-    source: TeacherSource  # where it was loaded from: its model and its plugin
+    source: "TeacherSource"  # where it was loaded from: its model and its plugin
     task: Task  # the task
     loaded: LoadedTeacher  # the plugin's model
     outputs: list[int]  # for each label of the task, the position of its output
@@ -131,7 +129,7 @@ class TeacherSource:
     answers: Path | None = None  # the file of answers of a teacher that writes them down
 
     @classmethod
-    def of(cls, settings: Settings, model: str | Path | None = None, logits: Path | None = None) -> TeacherSource:
+    def of(cls, settings: Settings, model: str | Path | None = None, logits: Path | None = None) -> Self:
         """Return the teacher that settings name; ``model`` takes the place of theirs, if they fine-tune it.
 
         Answers are written down beside the file ``logits``.

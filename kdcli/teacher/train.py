@@ -1,7 +1,5 @@
 """``kd teacher train``: fine-tune an encoder on the labelled rows (Tang et al. 2019, section "Method")."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
@@ -81,7 +79,7 @@ def train_teacher(
     precision: str,
     output: Path,
     resume: bool = True,
-    engine: Engine | None = None,
+    engine: "Engine | None" = None,
     reporter: Reporter | None = None,
 ) -> TeacherResult:
     """Fine-tune all parameters of an encoder and keep the best checkpoint on dev, a Hugging Face folder.

@@ -3,7 +3,6 @@
 ``kd plugins check NAME`` runs the same checks. Importing this module imports neither pytest nor torch.
 """
 
-import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -77,9 +76,6 @@ def check_plugin(
 
 
 def _assert(found: list[CheckOutcome]) -> list[CheckOutcome]:
-    for outcome in found:
-        if outcome.result == "warned":
-            warnings.warn(f"{outcome.check}: {outcome.detail}", stacklevel=3)
     if failed := [f"\n  {outcome.check}: {outcome.detail}" for outcome in found if outcome.result == "failed"]:
         raise AssertionError(f"{len(failed)} of {len(found)} checks failed{''.join(failed)}")
     return found

@@ -1,6 +1,5 @@
 """How checks are run, also in other processes, and those that every plugin has: its module, options, imports."""
 
-import ast
 import importlib
 import json
 import os
@@ -18,8 +17,6 @@ from kdcli.errors import KdError, PluginError, each, shown
 from kdcli.registry import Group, Plugin
 from kdcli.registry.plugin import faults
 
-PUBLIC = ("kdcli.api", "kdcli.lm", "kdcli.models", "kdcli.testing", "kdcli.load_student")
-"""What plugins may import of ``kdcli``; the rest changes without notice."""
 HEAVY = (
     *("jax", "nltk", "onnx", "onnxruntime", "pandas", "polars", "pyarrow", "scipy", "sklearn", "tensorflow"),
     *("textblob", "torch", "transformers"),
@@ -27,8 +24,8 @@ HEAVY = (
 """Libraries that take long to import; a plugin imports them inside its functions."""
 
 Check = Callable[[Any], str]
-"""Checks a ``Subject``; returns a detail, or raises ``Failure``, ``Doubt`` or ``Skip``. It has the function's name."""
-Result = Literal["passed", "failed", "skipped", "warned"]
+"""Checks a ``Subject``; returns a detail, or raises ``Failure`` or ``Skip``. It has the function's name."""
+Result = Literal["passed", "failed", "skipped"]
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,6 @@ class Failure(Exception):
         self.expected, self.actual = expected, actual
 
 
-class Doubt(Failure):
-    """A plugin works, but will trouble somebody: a warning."""
-
-
 class Skip(Exception):
     """A check does not apply: its text says why."""
 
@@ -67,14 +60,6 @@ class Subject:
     plugin: Any = None  # the module, or the object, once it is loaded
 
     @property
-    def module(self) -> ModuleType:
-        """The plugin, if it is a module of a file; else the check is skipped."""
-        module = self.plugin
-        if not isinstance(module, ModuleType) or not module.__file__ or module.__name__ == "__main__":
-            raise Skip("the plugin is no module of a file, and this check is for these")
-        return module
-
-    @property
     def known(self) -> Plugin:
         """Its metadata; without an installed name, just the name of its module."""
         if isinstance(self.source, str):
@@ -88,9 +73,16 @@ class Subject:
         return self.plugin.Options.model_validate(dict(self.table))
 
     def elsewhere(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function with the plugin and JSON values in another process; see ``in_another_process``."""
-        address = (self.group, self.source) if isinstance(self.source, str) else ("", self.module.__name__)
-        return in_another_process(function, address, arguments)
+        """Call a function with the plugin and JSON values in another process; see ``in_another_process``.
+
+        A plugin that is no module of a file cannot be imported there: the check is skipped.
+        """
+        if isinstance(self.source, str):
+            return in_another_process(function, (self.group, self.source), arguments)
+        module = self.plugin
+        if not isinstance(module, ModuleType) or not module.__file__ or module.__name__ == "__main__":
+            raise Skip("the plugin is no module of a file, and this check is for these")
+        return in_another_process(function, ("", module.__name__), arguments)
 
 
 @dataclass(frozen=True)
@@ -131,7 +123,7 @@ def run_checks(checks: Checks, subject: Subject) -> Iterator[CheckOutcome]:
         result, detail = _result(check, subject)
         if result == "failed" and check in checks.steps:
             failed = name
-        see = f"; see docs/plugins.md, {subject.group.capitalize()}" if result in ("failed", "warned") else ""
+        see = f"; see docs/plugins.md, {subject.group.capitalize()}" if result == "failed" else ""
         yield CheckOutcome(name, result, detail + see)
 
 
@@ -141,7 +133,7 @@ def _result(check: Check, subject: Subject) -> tuple[Result, str]:
     except Skip as reason:
         return "skipped", str(reason)
     except Failure as reason:
-        return "warned" if isinstance(reason, Doubt) else "failed", str(reason)
+        return "failed", str(reason)
     except KdError as error:
         actual = in_one_line(error)
     except (Exception, SystemExit) as error:  # whatever a plugin may do
@@ -235,7 +227,7 @@ def options(subject: Subject) -> str:
         raise Failure("options that are valid (--set key=value, or options={...})", errors) from None
     if silent := [name for name, field in model.model_fields.items() if not (field.description or "").strip()]:
         expected = "a description of each option: a docstring below it and use_attribute_docstrings=True, or Field(...)"
-        raise Doubt(expected, f"none of {', '.join(silent)}")
+        raise Failure(expected, f"none of {', '.join(silent)}")
     return ", ".join(f"{name} = {value!r}" for name, value in subject.table.items()) or "the defaults"
 
 
@@ -249,31 +241,3 @@ def cheap_import(subject: Subject) -> str:
 def heavy_modules(plugin: Any) -> list[str]:
     """Return the heavy libraries that this process has imported."""
     return sorted(set(sys.modules) & set(HEAVY))
-
-
-def public_imports(subject: Subject) -> str:
-    """Read the files of the plugin's package for imports of ``kdcli`` that are not public."""
-    file = Path(str(subject.module.__file__))
-    files = sorted(file.parent.rglob("*.py")) if hasattr(subject.module, "__path__") else [file]
-    inside = [f"{path.name}, line {line}: {name}" for path in files for line, name in _internals(path)]
-    if inside:
-        names = ", ".join(PUBLIC)
-        raise Doubt(f"imports of {names} alone, the rest changes without notice", "; ".join(inside[:5]))
-    return f"{len(files)} file{'s' * (len(files) > 1)} read"
-
-
-def _internals(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield imports of ``kdcli`` that are not public, with their lines."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            if name.startswith("kdcli.") and not any(f"{name}.".startswith(f"{public}.") for public in PUBLIC):
-                yield node.lineno, name
-
-
-OF_ALL = (cheap_import, public_imports)  # the last checks of every plugin

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter
 from kdcli.errors import KdError
-from kdcli.testing.checks import OF_ALL, Checks, Skip, Subject, expect, expect_close, in_one_line, loads, options
+from kdcli.testing.checks import Checks, Skip, Subject, cheap_import, expect, expect_close, in_one_line, loads, options
 from kdcli.testing.tiny import tiny_corpus, tiny_task, tiny_teacher
 
 ODD_TEXTS = (
@@ -132,4 +132,4 @@ def read_texts(plugin: Any, model: str, table: dict[str, Any], kind: str) -> tup
 
 
 STEPS = (loads, options, load, logits)
-CHECKS = Checks(TeacherSubject, STEPS, (independent_of_neighbours, long_texts, same_in_another_process, *OF_ALL))
+CHECKS = Checks(TeacherSubject, STEPS, (independent_of_neighbours, long_texts, same_in_another_process, cheap_import))

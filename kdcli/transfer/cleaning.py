@@ -4,8 +4,6 @@ Samples and the user's own texts are cleaned (Tang, Lu, Lin 2019, "Cleaning"). T
 every table; ``one_line`` is for a generator's copy of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,10 +152,8 @@ def mix(*, sets: Mapping[str, Path], task: Task, output: Path, reporter: Reporte
     """Join transfer sets: the originals, then the new texts of each, without what came before.
 
     Texts are equal whatever their white space. New texts are not compared with the originals: a set that kept
-    copies of them on purpose keeps them here. ``sets`` are Parquet tables by method, in order.
-
-    Raises:
-        DataError: A table cannot be read, lacks a column or has other originals.
+    copies of them on purpose keeps them here. ``sets`` are Parquet tables by method, in order; one with other originals
+    is a ``DataError``.
     """
     tables = {name: scan(path, (*task.columns, "source", "label")) for name, path in sets.items()}
     surveys = {name: _survey(table, task) for name, table in tables.items()}

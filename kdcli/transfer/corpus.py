@@ -4,21 +4,19 @@ The texts are cleaned in parts, which wait on the disk while their hashes are co
 each text, and never the texts.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
+from kdcli.config.transfer import CorpusSettings
 from kdcli.errors import DataError, ProfileError
 from kdcli.files import check_output, full_disk, temporary_path
 from kdcli.parts import Engine, Loaded, LocalEngine, Parts, in_turn, usable_cores
@@ -28,16 +26,12 @@ from kdcli.tables.text import BadRowsMode, form_of
 from kdcli.tasks.detect import is_quoted
 from kdcli.tasks.text_set import form_of_set, text_columns, with_tabs, without_marks
 from kdcli.transfer import cleaning
-
-if TYPE_CHECKING:
-    from kdcli.config.transfer import CorpusSettings
+from kdcli.transfer.heavy import Bits
 
 EXAMPLES = 6
 _ROWS = 16_384
 ASKED = 4096  # texts whose nearness is computed together
 ROWS = 262_144  # texts that are cleaned, or put in order, together
-
-Bits = Callable[[Sequence[str]], NDArray[np.float64]]  # gives the bits that each text takes, ``float64 [texts]``
 
 Nearness = Callable[[Sequence[str]], NDArray[np.float64]]
 """Gives each text a number, ``float64 [texts]``; the greater, the nearer. A pair is one text with a tab."""
@@ -81,7 +75,7 @@ def from_corpus(
     bits: Loaded[Bits] | None = None,
     device: str = "cpu",
     bad_rows: BadRowsMode = "error",
-    engine: Engine | None = None,
+    engine: "Engine | None" = None,
     reporter: Reporter | None = None,
 ) -> CorpusResult:
     """Make a transfer set: the originals, then texts of the user's files, cleaned.
@@ -135,9 +129,8 @@ def from_corpus(
                 how = {"read": in_turn(slices(candidates, ASKED)), "device": device, "files": nearness.files}
                 sizes = [min(ASKED, usable - begin) for begin in range(0, usable, ASKED)]
                 parts.make(sizes, NearPart(nearness), title="order", unit="texts", **how)
-            near = [pl.read_parquet(parts.path(part), glob=False) for part in range(len(sizes))]
-            ordered = nearest(candidates, pl.concat(near)["near"].to_numpy(), kept)
-            chosen = _store(ordered, dict.fromkeys(task.columns, pl.String), folder / "nearest.parquet")
+            near = pl.read_parquet([parts.path(part) for part in range(len(sizes))], glob=False)["near"].to_numpy()
+            chosen = stream(lambda _: nearest(candidates, near, kept), dict.fromkeys(task.columns, pl.String))
         with reporter.progress("assemble", len(train) + kept) as progress:
             cleaning.write_set(output, train, task, "corpus", chosen)
             progress.advance(len(train) + kept)
@@ -216,8 +209,8 @@ def _read(
     for path in paths:
         counts.update(json.loads(pl.read_parquet_metadata(path)["counts"]))
     for reader in readers:
-        if reader.skipped:
-            reporter.warn(f"{reader.path.name}: {reader.skipped} bad rows skipped, the first is {reader.first_skipped}")
+        if bad := reader.bad.count:
+            reporter.warn(f"{reader.path.name}: {bad} bad rows skipped, the first is {reader.bad.first}")
     schema = {**dict.fromkeys(task.columns, pl.String), "key": pl.UInt64}
     return pl.scan_parquet(paths, glob=False) if paths else pl.LazyFrame(schema=schema), counts
 
@@ -239,11 +232,6 @@ class CleanPart:
         counts = {"read": len(frame), "unpaired": unpaired, "blank": blank, "too_long": too_long}
         clean = short.with_columns(key=cleaning.keys(short, plain=True))
         clean.write_parquet(path, compression="lz4", row_group_size=_ROWS, metadata={"counts": json.dumps(counts)})
-
-
-def _store(frames: Iterator[pl.DataFrame], schema: Mapping[str, Any], path: Path) -> pl.LazyFrame:
-    stream(frames, schema).sink_parquet(path, compression="lz4", row_group_size=_ROWS)
-    return pl.scan_parquet(path)
 
 
 def _clean(batch: pl.DataFrame, task: Task) -> tuple[pl.DataFrame, int]:

@@ -4,19 +4,20 @@ Four steps: the task's texts are cached, a generator is fine-tuned on them, what
 samples are drawn (``sampling``). This module knows no generator by name.
 """
 
-from __future__ import annotations
-
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from kdcli import registry
 from kdcli.api import Corpus, GeneratorSettings, QuietReporter, Reporter, Sampler, Task
+from kdcli.config.schema import Settings
 from kdcli.errors import DataError, PluginError
 from kdcli.files import atomic, foreign, mark
 from kdcli.tables.parquet import scan
@@ -24,13 +25,11 @@ from kdcli.tables.write import write_table
 from kdcli.tasks.labels import split_sets
 from kdcli.transfer.cleaning import WORD, one_line, plain
 
-if TYPE_CHECKING:
-    from kdcli.config.schema import Settings
-    from kdcli.transfer.corpus import Bits
-
 SPLITS = ("train", "dev", "test")
 SHOWN = 10
 _CONTRACT = "kdcli.api says what a plugin returns"
+
+Bits = Callable[[Sequence[str]], NDArray[np.float64]]  # gives the bits that each text takes, ``float64 [texts]``
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ class GeneratorRun:
         return registry.title("generators", self.generator)
 
     @classmethod
-    def of(cls, settings: Settings, task: Task, *, device: str, seed: int, resume: bool = True) -> GeneratorRun:
+    def of(cls, settings: Settings, task: Task, *, device: str, seed: int, resume: bool = True) -> Self:
         """Take the generator of a profile."""
         name = settings.transfer.generator
         options = registry.options("generators", name, settings.generators.get(name, {}))

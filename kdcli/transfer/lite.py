@@ -4,29 +4,25 @@ The training texts are cut into words and tagged; from each, ``n_iter`` texts ar
 written after the originals. Tagging and making work on resumable parts in several processes.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
+from kdcli.config.transfer import LiteSettings
 from kdcli.files import atomic
 from kdcli.parts import Engine, Loaded, LocalEngine, Parts, usable_cores
 from kdcli.tables.parquet import stream
 from kdcli.tables.text_hash import text_hash
 from kdcli.transfer import cleaning
 from kdcli.transfer.rules import ROWS, Indexes, Rewriter, Rules, TaggedWords, TagPart, Unigrams
-
-if TYPE_CHECKING:
-    from kdcli.config.transfer import LiteSettings
 
 TEXTS = 131_072  # texts of a part, about
 BLOCK = 1_000_000  # words that are rewritten together, about: they bound the memory
@@ -60,7 +56,7 @@ def fabricate(
     seed: int,
     output: Path,
     resume: bool = True,
-    engine: Engine | None = None,
+    engine: "Engine | None" = None,
     reporter: Reporter | None = None,
 ) -> LiteResult:
     """Make a transfer set: the originals, then texts that the rules make of them, but none of the held-out texts.

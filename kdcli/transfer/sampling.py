@@ -4,8 +4,6 @@ Draws are made in resumable parts. The number of parts is not known beforehand, 
 known texts. The set is the first new texts in the order of the draws, whatever parts were made beyond, and by whom.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter
@@ -62,7 +60,7 @@ def draw_samples(
     held_out: Sequence[pl.DataFrame],
     task: Task,
     output: Path,
-    engine: Engine | None = None,
+    engine: "Engine | None" = None,
     reporter: Reporter | None = None,
 ) -> SampleResult:
     """Make a transfer set: the originals, then new texts sampled from a fine-tuned generator.

@@ -1,17 +1,16 @@
 """The BiLSTM student of Tang et al. 2019, single sentences and pairs (sections 3.1 and 4.2)."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from pydantic import BaseModel, Field
 
+from kd_bilstm.trained import FoldedBiRNN
 from kdcli.api import API_VERSION, Task
+from kdcli.models.inference import Floats, Graph, Model, Weights, onnx_model
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from kdcli.models.inference import Floats, Graph, Model, Weights
 
 api_version, pairs, scores = API_VERSION, True, True
 
@@ -46,10 +45,8 @@ END = """
 """
 
 
-class Options(BaseModel):
+class Options(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """The table ``[students.bilstm]`` of a profile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     hidden: Annotated[int, Field(ge=1)] = 150
     """Size of a hidden state, each direction its own."""
@@ -68,7 +65,7 @@ class Options(BaseModel):
     and one trained (Kim 2014)."""
 
 
-def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | None, dimension: int) -> nn.Module:
+def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | None, dimension: int) -> "nn.Module":
     """Build the model; see ``kdcli.api.StudentPlugin``. Without vectors, every kind of embedding begins at random."""
     from kd_bilstm.model import BiRNN
     from kdcli.models.embedding import embedding
@@ -83,9 +80,6 @@ def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
 
     ONNX's own recurrences take the length of each text, so padding makes no difference here either.
     """
-    import numpy as np
-
-    from kdcli.models.inference import onnx_model
 
     def reordered(parameter: Floats) -> Floats:
         gates = np.split(parameter, len(GATES[options.cell]))  # [gates * hidden, ...], put into ONNX's order
@@ -113,6 +107,4 @@ def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
 
 def fast(options: Options, task: Task, weights: Weights) -> Model:
     """Return the model for prediction alone, without torch; see ``kdcli.api.StudentPlugin``."""
-    from kd_bilstm.trained import FoldedBiRNN
-
     return FoldedBiRNN(weights, **options.model_dump(include={"cell", "hidden", "layers", "pooling"}))

@@ -1,17 +1,15 @@
 """A deep averaging network over n-grams in a large sparse table (Ye et al. 2022), single sentences and pairs."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from pydantic import BaseModel, Field
 
 from kdcli.api import API_VERSION, Batch, Task
+from kdcli.models.inference import Floats, Graph, Ints, Model, Weights, numpy_model, onnx_model, word_vectors
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from kdcli.models.inference import Floats, Graph, Ints, Model, Weights
 
 api_version, pairs, scores = API_VERSION, True, True
 
@@ -43,10 +41,8 @@ ENCODE = """
 """
 
 
-class Options(BaseModel):
+class Options(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """The table ``[students.dan]`` of a profile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     ngram: Annotated[int, Field(ge=2)] = 4
     """Words of the longest n-grams; all from single words up to these are averaged."""
@@ -72,7 +68,7 @@ def ngram_rows(words: Any, longest: int, buckets: int) -> list[Any]:
     return rows
 
 
-def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | None, dimension: int) -> nn.Module:
+def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | None, dimension: int) -> "nn.Module":
     """Build the model; see ``kdcli.api.StudentPlugin``. Without vectors, every kind of embedding begins at random."""
     import torch
     from torch import nn
@@ -120,8 +116,6 @@ def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | 
 
 def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
     """Build the model as an ONNX graph; see ``kdcli.api.StudentPlugin``."""
-    from kdcli.models.inference import onnx_model
-
     every = range(1, options.ngram + 1)
     found, counted = (", ".join(f"{name}_{n}" for n in every) for name in ("found", "counted"))
     ngrams = "".join(NGRAMS.format(n=n, less=n - 1) for n in every[1:])
@@ -133,10 +127,6 @@ def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
 
 def fast(options: Options, task: Task, weights: Weights) -> Model:
     """Return the model in NumPy; weights of another model are a ``KeyError`` or a ``ValueError``."""
-    import numpy as np
-
-    from kdcli.models.inference import numpy_model, word_vectors
-
     vectors, ngrams = word_vectors(weights), weights["ngrams.weight"]
 
     def encode(words: Ints, lengths: Ints) -> Floats:

@@ -1,7 +1,5 @@
 """GPT-2, or any causal language model of Hugging Face, as a generator (Tang, Lu, Lin 2019)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +56,7 @@ def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> S
     return CausalSampler(model, tokenizer, settings, length, reporter)
 
 
-def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageModel:
+def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> "LanguageModel":
     """Find the model that the options name, or configure one with random weights."""
     from transformers import GPT2Config
 
@@ -87,7 +85,7 @@ def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageMod
     return LanguageModel(KEY, tokenizer, config, None if scratch else folder, length)
 
 
-def train_bpe(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_bpe(texts: Sequence[str], vocab_size: int) -> "PreTrainedTokenizerFast":
     """Train a byte-level BPE on texts: GPT-2's tokenizer with a vocabulary of its own."""
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast

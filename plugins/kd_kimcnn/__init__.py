@@ -1,17 +1,15 @@
 """The convolutional student of Kim 2014, single sentences and pairs."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from pydantic import BaseModel, Field
 
 from kdcli.api import API_VERSION, Batch, Task
+from kdcli.models.inference import Floats, Graph, Ints, Model, Weights, numpy_model, onnx_model, word_vectors
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from kdcli.models.inference import Floats, Graph, Ints, Model, Weights
 
 api_version, pairs, scores = API_VERSION, True, True
 
@@ -30,10 +28,8 @@ FILTERS = """
 """  # a window counts if it sees a word
 
 
-class Options(BaseModel):
+class Options(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """The table ``[students.kimcnn]`` of a profile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     filters: Annotated[int, Field(ge=1)] = 100
     """Filters of each width."""
@@ -46,7 +42,7 @@ class Options(BaseModel):
     both of which every filter sees (Kim 2014)."""
 
 
-def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | None, dimension: int) -> nn.Module:
+def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | None, dimension: int) -> "nn.Module":
     """Build the model; see ``kdcli.api.StudentPlugin``. Without vectors, every kind of embedding begins at random."""
     import torch
     from torch import nn
@@ -95,8 +91,6 @@ def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | 
 
 def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
     """Build the model as an ONNX graph; see ``kdcli.api.StudentPlugin``."""
-    from kdcli.models.inference import onnx_model
-
     numbered = list(enumerate(options.widths))
     filters = (FILTERS.format(number=number, width=width, beyond=width - 1) for number, width in numbered)
     highest = ", ".join(f"highest_{number}" for number, _ in numbered)
@@ -110,10 +104,6 @@ def fast(options: Options, task: Task, weights: Weights) -> Model:
     What a filter makes of a word at each of its places is a constant of the word: it is computed when the word first
     comes. The value of a window is then a sum of as many numbers as it has places.
     """
-    import numpy as np
-
-    from kdcli.models.inference import numpy_model, word_vectors
-
     vectors = word_vectors(weights)
     size, dimension = vectors.shape
     by_width = [weights[f"filters.{number}.weight"].transpose(1, 2, 0) for number in range(len(options.widths))]

@@ -1,7 +1,5 @@
 """Masked-language-model filling as a generator: words of the task's texts are drawn anew (Tang, Lu, Lin 2019)."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,7 +53,7 @@ def load(checkpoint: Path, settings: GeneratorSettings, reporter: Reporter) -> S
     return MaskedSampler(model, tokenizer, settings, length, options.mask_share, reporter)
 
 
-def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageModel:
+def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> "LanguageModel":
     """Find the model that the options name, or configure one with random weights."""
     from transformers import BertConfig, PreTrainedTokenizerFast
 

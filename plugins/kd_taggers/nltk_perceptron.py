@@ -5,22 +5,18 @@ not depend on each other, so the i-th words of all of them are tagged together: 
 of a matrix, and a word's scores are the sum of its rows, added in NLTK's order so that no rounding differs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kdcli.api import MissingError
 
-if TYPE_CHECKING:
-    import numpy as np
-    from nltk.tag.perceptron import PerceptronTagger
-    from numpy.typing import NDArray
-
-    Rows = NDArray[np.int32]
-    Places = NDArray[np.int64]
+Rows = NDArray[np.int32]
+Places = NDArray[np.int64]
 
 api_version = 2
 
@@ -30,7 +26,7 @@ DATA = "averaged_perceptron_tagger_eng"  # NLTK's weights, which have to be ther
 class _Model(NamedTuple):
     """NLTK's weights as a matrix; a row stands for a feature, the last one (zeros) for all that are not there."""
 
-    nltk: PerceptronTagger
+    nltk: Any  # its ``PerceptronTagger``
     tags: list[str]  # the classes, then the two tags that stand before a text
     rows: dict[str, int]
     weights: NDArray[np.float64]  # [features + 1, classes]
@@ -39,8 +35,6 @@ class _Model(NamedTuple):
 
 def tag(texts: Sequence[Sequence[str]]) -> list[list[str]]:
     """Give each word of each text the Penn Treebank tag that ``nltk.pos_tag`` gives it; see ``DATA``."""
-    import numpy as np
-
     model = _model()
     ids: dict[str, int] = {}
     start, end = model.nltk.START, model.nltk.END
@@ -66,8 +60,6 @@ def tag(texts: Sequence[Sequence[str]]) -> list[list[str]]:
 
 def _scores(model: _Model, tokens: Rows, tags: Rows, words: Sequence[str]) -> Callable[[Places], NDArray[np.float64]]:
     """Return a function from places in ``tokens``, which are ids of ``words``, to the scores ``[places, classes]``."""
-    import numpy as np
-
     none = len(model.rows)
     edges = {*model.nltk.START, *model.nltk.END}
     normal = [word if word in edges else model.nltk.normalize(word) for word in words]
@@ -104,7 +96,6 @@ def _scores(model: _Model, tokens: Rows, tags: Rows, words: Sequence[str]) -> Ca
 
 @lru_cache(maxsize=1)
 def _model() -> _Model:
-    import numpy as np
     from nltk.tag.perceptron import PerceptronTagger
 
     try:

@@ -1,26 +1,19 @@
 """Any Hugging Face model with a head for classes or a score: encoders and decoders."""
 
-from __future__ import annotations
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
+from pydantic import BaseModel
 
-from pydantic import BaseModel, ConfigDict
-
-from kdcli.api import API_VERSION
-
-if TYPE_CHECKING:
-    from kdcli.models.classifier import Classifier
+from kdcli.api import API_VERSION, LoadedTeacher
 
 api_version = API_VERSION
 
 
-class Options(BaseModel):
+class Options(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """The table ``[teachers.NAME]`` of a profile for such a model: there is nothing to choose."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-
-def load(model: str, options: Options, *, labels: tuple[str, ...], **how: Any) -> Classifier:
+def load(model: str, options: Options, *, labels: tuple[str, ...], **how: Any) -> LoadedTeacher:
     """Load the model; see ``kdcli.api.TeacherPlugin``."""
     from kdcli.models.classifier import load_classifier
 

@@ -1,23 +1,20 @@
 """A cross-encoder: a classifier of Hugging Face that reads both texts of a pair at once."""
 
-from __future__ import annotations
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
-from kd_teachers import classifier
 from kd_teachers.classifier import Options, api_version
-
-if TYPE_CHECKING:
-    from kdcli.models.classifier import Classifier
+from kdcli.api import LoadedTeacher
 
 __all__ = ["Options", "api_version", "load"]
 
 
-def load(model: str, options: Options, **how: Any) -> Classifier:
+def load(model: str, options: Options, *, labels: tuple[str, ...], **how: Any) -> LoadedTeacher:
     """Load the model; see ``kdcli.api.TeacherPlugin``.
 
     Its outputs are raw: a function that the settings of Sentence Transformers name is not applied.
     """
-    loaded = classifier.load(model, options, **how)
+    from kdcli.models.classifier import load_classifier
+
+    loaded = load_classifier(model, **how)
     loaded.pairs_only = True
     return loaded

@@ -1,29 +1,24 @@
 """Several classifiers of Hugging Face with the same labels: the weighted mean of their logits."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 
 from kdcli.api import API_VERSION, DataError, ProfileError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from kdcli.models.classifier import Classifier
 
 api_version = API_VERSION
 
 
-class Options(BaseModel):
+class Options(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """The table ``[teachers.ensemble]`` of a profile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     models: tuple[str, ...] = ()
     """Folders or hub names of the models; `teacher.model` comes before them, unless it is one of them."""
@@ -37,7 +32,7 @@ class Ensemble:
     """The models, their weights, and where each has the labels of the first."""
 
     labels: tuple[str, ...]
-    members: list[Classifier]
+    members: list["Classifier"]
     weights: list[float]  # they sum to 1
     outputs: list[list[int]]
     given: bool  # whether the options have weights
@@ -53,15 +48,11 @@ class Ensemble:
 
     def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
         """Return the weighted mean of the logits, ``float32 [texts, outputs]``."""
-        import numpy as np
-
         mean: NDArray[np.float32] = np.tensordot(self.weights, self._each(columns, batch), axes=1).astype(np.float32)
         return mean
 
     def _each(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
         """Return the logits of each model, ``float32 [models, texts, outputs]``."""
-        import numpy as np
-
         found, cut = [], []
         for member, order in zip(self.members, self.outputs, strict=True):
             before = member.cut
@@ -104,7 +95,6 @@ def fit_weights(logits: NDArray[np.float32], gold: NDArray[Any]) -> list[float]:
     ``gold`` are the numbers of the right outputs, ``bool [texts, outputs]`` where each is a yes or no of its own, or
     scores. The loss, that of ``kdcli.models.losses``, is convex.
     """
-    import numpy as np
     import torch
     from scipy.optimize import minimize
 
@@ -126,7 +116,7 @@ def fit_weights(logits: NDArray[np.float32], gold: NDArray[Any]) -> list[float]:
     return [round(float(weight), 4) for weight in found]
 
 
-def _positions(first: Classifier, member: Classifier) -> list[int]:
+def _positions(first: "Classifier", member: "Classifier") -> list[int]:
     """Return for each output of the first model the one of ``member`` that has its name, whatever the case."""
     wanted, names = ([name.casefold() for name in one.labels] for one in (first, member))
     if sorted(wanted) != sorted(names):

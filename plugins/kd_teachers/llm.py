@@ -1,7 +1,5 @@
 """A language model behind a server of OpenAI's protocol: it is asked for the class of each text."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import string
@@ -11,16 +9,14 @@ from hashlib import sha256
 from math import exp, isfinite, log
 from pathlib import Path
 from statistics import median_low
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from kd_teachers.server import CHAT, Answers, Server, ServerOptions, count_tokens
 from kdcli.api import API_VERSION, DataError, KdError, ProfileError, QuietReporter, Reporter
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 api_version = API_VERSION
 Found = dict[str, list[float] | None]  # the probabilities of the classes, by text
@@ -93,7 +89,6 @@ class LLM:
 
     def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
         """Return the logarithms of the classes' probabilities, ``float32 [texts, labels]``; NaN without an answer."""
-        import numpy as np
         from anyio.from_thread import start_blocking_portal
 
         texts = one_text(columns)

@@ -1,7 +1,5 @@
 """A server of OpenAI's protocol: requests at once, with retries and limits; each answer is kept."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -15,14 +13,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from kdcli.api import DataError, KdError, MissingError, Reporter
-
-if TYPE_CHECKING:
-    import httpx
 
 CHAT = "chat/completions"
 OPTIONAL = ("max_tokens", "top_logprobs", "logprobs", "temperature", "n")  # left out for a server that refuses it
@@ -34,10 +29,9 @@ JITTER = random.Random()  # leaves the state of other random numbers alone
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class ServerOptions(BaseModel):
+class ServerOptions(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True):
     """Where the server is, how it is asked, and how much."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
     no_effect: ClassVar = frozenset(
         ("key_variable", "concurrency", "timeout", "max_requests", "max_cost", "input_price", "output_price")
     )
@@ -74,7 +68,7 @@ class ServerOptions(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _prices(self) -> ServerOptions:
+    def _prices(self) -> Self:
         if self.max_cost and not (self.input_price or self.output_price):
             raise ValueError("max_cost needs input_price and output_price")
         return self
@@ -247,7 +241,7 @@ class Server:
             self.reporter.warn(f"the server refuses a text, which stays without an answer: {status}, {said}")
         return None, (0, 0)
 
-    async def _post(self, url: str, sent: Mapping[str, Any]) -> httpx.Response:
+    async def _post(self, url: str, sent: Mapping[str, Any]) -> Any:
         import httpx
 
         try:
@@ -272,7 +266,7 @@ class Server:
             sent["top_logprobs"] = FEWER
         return sent
 
-    def _text(self, reply: httpx.Response) -> str:
+    def _text(self, reply: Any) -> str:
         """Return the beginning of what a server says, without the key."""
         said = " ".join((reply.text.replace(self._key, "***") if self._key else reply.text).split())
         return f"{said[:300]!r}" if said else "nothing"

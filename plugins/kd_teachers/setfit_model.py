@@ -1,7 +1,5 @@
 """A model of setfit: a Sentence Transformer, and a classifier of scikit-learn or PyTorch on its embeddings."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from kdcli.api import API_VERSION, MASK, DataError, MissingError, ProfileError, Reporter
 
@@ -21,13 +19,52 @@ HEAD = "model_head.pkl"
 _LEAST = 1e-7  # the smallest probability whose logarithm is taken
 
 
-class Options(BaseModel):
+class Options(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """The table ``[teachers.setfit]`` of a profile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     trust: bool = False
     """Read the head, a pickle file: its author can run any code on this machine."""
+
+
+@dataclass
+class SetFit:
+    """A loaded model."""
+
+    labels: tuple[str, ...]
+    folders: list[Path]  # its own, and those of its modules
+    body: Any  # the Sentence Transformer
+    head: Callable[[NDArray[np.float32]], NDArray[np.float32]]  # from embeddings to logits
+    max_length: int
+    normalize: bool  # whether embeddings are brought to length 1
+    cut: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        """Count what the model consists of."""
+        from kdcli.models.classifier import count_parameters
+        from kdcli.models.hf import weight_megabytes
+
+        self.parameters, self.parameters_without_embeddings = count_parameters(self.body)
+        self.megabytes = weight_megabytes(self.folders)
+
+    def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
+        """Return the logits, ``float32 [texts, outputs]``; kd's mask token becomes the tokenizer's own."""
+        from kdcli.models.classifier import count_cut
+
+        if len(columns) > 1:
+            raise DataError("a model of setfit reads one text a row, not pairs", key="teacher.plugin")
+        tokenizer = self.body.tokenizer
+        mask = tokenizer.mask_token or tokenizer.unk_token or MASK
+        texts = [text.replace(MASK, mask) for text in columns[0]]
+        how = {"normalize_embeddings": self.normalize, "show_progress_bar": False}
+        found = self.head(np.asarray(self.body.encode(texts, batch_size=batch, **how), np.float32))
+        self.cut += count_cut(tokenizer(texts, truncation=True, max_length=self.max_length), self.max_length)
+        return found.reshape(len(texts), -1)
+
+    def fingerprint(self) -> str:
+        """Return a hash of all files of the model."""
+        from kdcli.models.hf import files_sha256
+
+        return sha256("\n".join(files_sha256(place) for place in self.folders).encode()).hexdigest()
 
 
 def load(
@@ -72,47 +109,6 @@ def load(
     longest = fit_max_length(max_length, config, body.tokenizer, key="teacher.max_length", reporter=reporter)
     body.max_seq_length = longest
     return SetFit(names, sorted({folder, *inside}), body, head, longest, bool(written.get("normalize_embeddings")))
-
-
-@dataclass
-class SetFit:
-    """A loaded model."""
-
-    labels: tuple[str, ...]
-    folders: list[Path]  # its own, and those of its modules
-    body: Any  # the Sentence Transformer
-    head: Callable[[NDArray[np.float32]], NDArray[np.float32]]  # from embeddings to logits
-    max_length: int
-    normalize: bool  # whether embeddings are brought to length 1
-    cut: int = field(default=0, init=False)
-
-    def __post_init__(self) -> None:
-        """Count what the model consists of."""
-        from kdcli.models.classifier import count_parameters
-        from kdcli.models.hf import weight_megabytes
-
-        self.parameters, self.parameters_without_embeddings = count_parameters(self.body)
-        self.megabytes = weight_megabytes(self.folders)
-
-    def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
-        """Return the logits, ``float32 [texts, outputs]``; kd's mask token becomes the tokenizer's own."""
-        from kdcli.models.classifier import count_cut
-
-        if len(columns) > 1:
-            raise DataError("a model of setfit reads one text a row, not pairs", key="teacher.plugin")
-        tokenizer = self.body.tokenizer
-        mask = tokenizer.mask_token or tokenizer.unk_token or MASK
-        texts = [text.replace(MASK, mask) for text in columns[0]]
-        how = {"normalize_embeddings": self.normalize, "show_progress_bar": False}
-        found = self.head(np.asarray(self.body.encode(texts, batch_size=batch, **how), np.float32))
-        self.cut += count_cut(tokenizer(texts, truncation=True, max_length=self.max_length), self.max_length)
-        return found.reshape(len(texts), -1)
-
-    def fingerprint(self) -> str:
-        """Return a hash of all files of the model."""
-        from kdcli.models.hf import files_sha256
-
-        return sha256("\n".join(files_sha256(place) for place in self.folders).encode()).hexdigest()
 
 
 def _unpickled(file: Path) -> Any:

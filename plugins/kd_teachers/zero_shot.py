@@ -3,31 +3,26 @@
 Or any number of labels: those whose sentences it entails rather than contradicts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, field_validator
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, field_validator
 
 from kdcli.api import API_VERSION, DataError, ProfileError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from kdcli.models.classifier import Classifier
 
 api_version = API_VERSION
 _ROOM = 8  # the fewest word pieces that must be left for a text beside a label's sentence
 
 
-class Options(BaseModel):
+class Options(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """The table ``[teachers.zero-shot]`` of a profile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     template: str = "This example is {}."
     """The sentence of a label, whose name takes the place of {}."""
@@ -52,7 +47,7 @@ class ZeroShot:
     """An inference model with a sentence for each label."""
 
     labels: tuple[str, ...]
-    classifier: Classifier
+    classifier: "Classifier"
     sentences: list[str]
     entailment: int  # the output that means it
     contradiction: int | None = None  # that of a multi-label teacher
@@ -74,15 +69,11 @@ class ZeroShot:
         self, columns: Sequence[Sequence[str]], batch: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the logits, and the mean of the last hidden states over the text and all sentences."""
-        import numpy as np
-
         logits, states = zip(*self._passes(columns, lambda pairs: self.classifier.represent(pairs, batch)), strict=True)
         return self._entailment(logits), np.mean(states, axis=0, dtype=np.float32)
 
     def _entailment(self, passes: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Return the logits of the labels from the model's outputs for each sentence, ``[texts, outputs]`` each."""
-        import numpy as np
-
         found = np.stack(passes, axis=1)  # [texts, labels, outputs]
         entailed = found[:, :, self.entailment]
         return entailed if self.contradiction is None else entailed - found[:, :, self.contradiction]
@@ -131,7 +122,7 @@ def load(model: str, options: Options, *, labels: tuple[str, ...], **how: Any) -
     return ZeroShot(labels, classifier, sentences, entailment, against)
 
 
-def _output(meaning: str, wanted: str, classifier: Classifier) -> int:
+def _output(meaning: str, wanted: str, classifier: "Classifier") -> int:
     """Return the output that means entailment, or contradiction."""
     names = [name.casefold() for name in classifier.labels]
     if wanted.isdecimal() and int(wanted) < len(names):

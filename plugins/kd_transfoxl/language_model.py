@@ -1,7 +1,5 @@
 """The model that learns the task's texts, and how texts are sampled from it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from itertools import chain
@@ -27,7 +25,7 @@ HUB = {"wt103": "transfo-xl/transfo-xl-wt103"}  # the hub names of the published
 _SAMPLE = 1000  # texts in which unknown words are counted
 
 
-def prepare(options: Options, corpus: Corpus, reporter: Reporter) -> LanguageModel:
+def prepare(options: "Options", corpus: Corpus, reporter: Reporter) -> LanguageModel:
     """Find the model that the options name."""
     words = detect_words(corpus.train) if options.words == "auto" else options.words
     folder = find_model(HUB.get(options.model, options.model), reporter, key=f"{KEY}.model")

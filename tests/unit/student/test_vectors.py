@@ -78,9 +78,9 @@ def test_every_form_gives_the_same_vectors(write, form, gzipped):
 def test_words_are_looked_up_as_written_then_in_other_cases(write):
     table = [("Paris", [1.0]), ("paris", [2.0]), ("PARIS", [3.0]), ("Rome", [4.0]), ("OSLO", [5.0]), ("iPhone", [6.0])]
     wanted = ["PARIS", "pARIS", "paris", "Paris", "rome", "oslo", "iphone", "bern"]
-    for order in (table, table[::-1]):
+    for order, first in ((table, 1.0), (table[::-1], 3.0)):
         got = read_vectors(write(text(order, header=True)), wanted)
-        assert got.matrix[:, 0].tolist() == [3.0, 2.0, 2.0, 1.0, 4.0, 5.0, 6.0, 0.0]
+        assert got.matrix[:, 0].tolist() == [3.0, first, 2.0, 1.0, 4.0, 5.0, 6.0, 0.0]
         assert got.found.tolist() == [True] * 7 + [False]
     both = read_vectors(write(text([("iPhone", [6.0])])), ["iPhone", "iphone"])
     assert both.matrix[:, 0].tolist() == [6.0, 6.0]

@@ -45,7 +45,7 @@ def test_a_blank_line_between_rows_of_several_columns_is_no_row(put, name, betwe
     reader = read_table(put(name, content.replace("|", between).replace("x", f"{quote}x{quote}")))
     found = [number for number in range(2, content.count("\n") + 1) if number != row]
     assert reader.frame()[ROW_NUMBER].to_list() == found
-    assert (reader.skipped, len(reader.notes)) == (0, 1)
+    assert (reader.bad.count, len(reader.notes)) == (0, 1)
 
 
 @pytest.mark.parametrize(("name", "between"), [("a.tsv", "\t"), ("a.csv", ","), ("a.tsv.gz", "\t"), ("a.csv.gz", ",")])
@@ -56,15 +56,15 @@ def test_a_ragged_row_is_an_error_with_number_and_content(rows, put, name, betwe
         rows(path)
     reader = read_table(path, bad_rows="skip")
     assert reader.frame().select("s", ROW_NUMBER).to_dict(as_series=False) == {"s": ["x", "w"], ROW_NUMBER: [2, 5]}
-    assert reader.skipped == 2
-    assert reader.first_skipped.startswith("row 3: 1 field instead of 2")
+    assert reader.bad.count == 2
+    assert reader.bad.first.startswith("row 3: 1 field instead of 2")
 
 
 def test_bad_rows_are_counted_in_each_reading_and_rows_come_before_the_whole_file_is_read(put, monkeypatch):
     reader = read_table(put("a.tsv", "s\tl\nx\n"), bad_rows="skip")
     for _ in range(2):
         assert len(reader.frame()) == 0
-        assert reader.skipped == 1
+        assert reader.bad.count == 1
     monkeypatch.setattr(text_lines, "BLOCK", 1 << 10)
     path = put("a.tsv", "s\tl\n" + "text\t1\n" * 10_000 + "ragged\n")
     batches = read_table(path).batches()
@@ -100,23 +100,11 @@ def test_a_parquet_text_that_is_not_utf8_is_refused(tmp_path, rows):
 def test_any_tsv_is_split_as_defined_wherever_its_blocks_end(put, monkeypatch, content, block):
     monkeypatch.setattr(text_lines, "BLOCK", block)
     expected = plain_rows(content)
-    width = len(next((row for row in expected if row != [""]), [""]))  # blank lines ahead are no rows
+    width = len(expected[0])
     reader = read_table(put("a.tsv", content), header=False, bad_rows="skip")
     found = [(row[-1], *row[:-1]) for row in reader.frame().rows()]
     assert found == [(number, *row) for number, row in enumerate(expected, 1) if len(row) == width]
-    assert reader.skipped == sum(len(row) != width and row != [""] for row in expected)
-
-
-@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "b.csv"])
-def test_blank_lines_ahead_of_the_header_are_no_rows(put, name):
-    separator = {"a.tsv": "\t", "a.csv": ",", "b.csv": ";"}[name]
-    reader = read_table(put(name, f"\n\r\ns{separator}l\nx{separator}1\n"))
-    assert reader.columns == ("s", "l")
-    assert reader.frame().rows() == [("x", "1", 4)]
-    assert "2 blank lines are no rows" in reader.notes
-    headless = read_table(put(name, f"\nx{separator}1\n"), header=False)
-    assert headless.frame().rows() == [("x", "1", 2)]
-    assert read_table(put(name, "\n\n")).frame().is_empty()
+    assert reader.bad.count == sum(len(row) != width and row != [""] for row in expected)
 
 
 def test_columns_are_chosen_by_name_in_the_order_asked_for_and_a_missing_one_is_an_error(tmp_path, rows, put):
@@ -243,4 +231,4 @@ def test_lines_of_fasttext_are_texts_with_labels(tmp_path):
     with raising(DataError, row=2):
         read_table(path).frame()
     reader = read_table(path, bad_rows="skip")
-    assert (len(reader.frame()), reader.skipped) == (1, 1)
+    assert (len(reader.frame()), reader.bad.count) == (1, 1)

@@ -14,7 +14,7 @@ from kdcli.api import QuietReporter
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError
 from kdcli.tasks.check import check_data
-from kdcli.tasks.split import has_split, load_tables, task_from
+from kdcli.tasks.split import load_tables, split_files, task_from
 
 TEXTS = ["good film", "bad", '"quoted"', 'a "b" c', '""', 'say ""no""', "x,y", "a;b", '\\"esc\\"', '"a', "中文"]
 TEXTS += ["", " ", "\x1c"]
@@ -57,7 +57,7 @@ def agree(folder, own):
     fit = check_data(own, task, QuietReporter()).fit
     try:
         for split in SPLITS:
-            if split != "test" or has_split(own, split):
+            if split != "test" or split_files(own, split):
                 load_tables(own, task, split, QuietReporter())
     except DataError as error:
         assert not fit, error

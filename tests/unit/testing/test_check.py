@@ -72,11 +72,7 @@ def test_every_failure_is_named_and_what_needs_a_failed_step_is_skipped(broken):
     assert found["one tag a word"].result == "failed" and "came SystemExit: enough (" in found["one tag a word"].detail
 
 
-def test_a_warning_is_one_in_pytest_too_and_an_error_of_the_plugin_tells_where(broken):
-    made = broken(("from kdcli.api", "from kdcli.errors import KdError\nfrom kdcli.api"))
-    with pytest.warns(UserWarning, match=r"public imports: .* line \d+: kdcli.errors.KdError; see docs/plugins.md"):
-        found = check_tagger(made)
-    assert results(found)["public imports"] == "warned"
+def test_an_error_of_the_plugin_tells_where(broken):
     made = broken(("return [[", "return [1 / 0] and [["))
     with pytest.raises(AssertionError, match=r"came ZeroDivisionError: division by zero \(.*kd_broken.py, line \d+\)"):
         check_tagger(made)
@@ -96,7 +92,7 @@ def test_an_object_in_place_of_a_module():
             return [["X"] * len(words) for words in texts]
 
     found = results(check_tagger(Tagger()))
-    skipped = {"cheap import", "public imports", "same in another process"}
+    skipped = {"cheap import", "same in another process"}
     assert {check for check, result in found.items() if result == "skipped"} == skipped
 
 
@@ -185,10 +181,8 @@ def test_generators_and_students(plugin, tmp_path):
     if plugin.name == "transfoxl":
         options = options | {"model": write_tiny(tmp_path / "model", tiny_corpus().train)}
     found = {one.check: one for one in CHECK[plugin.group](plugin.name, options=options)}
-    assert found["public imports"].result == "passed"
     left_out = {check for check, outcome in found.items() if outcome.result == "skipped"}
     assert left_out <= {"bits", "fast", "fast without torch"}
-    assert {check for check, outcome in found.items() if outcome.result == "warned"} <= {"divided part"}
 
 
 @pytest.mark.parametrize("name", ["ensemble", "transformers", "zero-shot"])

@@ -1,7 +1,5 @@
 """A part-of-speech tagger that knows words by what they look like."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 
