@@ -56,8 +56,11 @@ class TaskSettings(Table):
     """Columns with 0 or 1 in its place, one a label, of a multi-label task; by default those named like the labels."""
     bad_rows: Literal["error", "skip"] = "error"
     """Ragged rows: stop at the first, or skip and count them."""
-    quoting: Literal["auto", "csv", "none"] = "auto"
-    """Quotes around the fields of .tsv and .csv; `auto`: of a .csv, and of a .tsv (not GLUE's) where all quotes fit."""
+    quoting: Literal["auto", "csv", "escaped", "none"] = "auto"
+    """Quotes around the fields of .tsv and .csv; `auto`: of a .csv, and of a .tsv (not GLUE's) where all quotes fit.
+
+    `escaped`: a quote inside a field has a backslash before it, as Spark and MySQL write it.
+    """
     separator: str = "auto"
     """What separates the fields of a .csv; `auto`: the comma, semicolon or tab that its first line has most of."""
 

@@ -1,7 +1,7 @@
 """CSV with RFC 4180's quoting.
 
 Blocks without a quote are parsed like other rows; from the first quote on, Python's ``csv`` reads them, because Polars
-reads short rows and quotes escaped by a backslash wrong without an error; here both are errors.
+reads short rows and quotes escaped by a backslash wrong without an error; here both are errors, or ``escaped`` is said.
 """
 
 import csv
@@ -11,18 +11,21 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import polars as pl
 
 from kdcli.errors import DataError
 from kdcli.tables import text, text_lines
 
+Quoted: TypeAlias = bool | Literal["escaped"]
 _RECORDS = 16_384
 _FIELD_LIMIT = 1 << 26
+_ESCAPED = re.compile(r'(?<!\\)((?:\\\\)*)\\"')  # a quote behind an odd number of backslashes
 _EXCEL = re.compile(rb"sep=([\x01-\x7f])\r?\n")
 
 
-def open_csv(path: Path, *, header: bool, quoted: bool | None, separator: str | None) -> text.Delimited:
+def open_csv(path: Path, *, header: bool, quoted: Quoted | None, separator: str | None) -> text.Delimited:
     """Open a CSV by its first line: the separator is what it has most of, or what Excel's ``sep=;`` says.
 
     One with tabs is a TSV, whose quotes count only where all of them fit.
@@ -36,7 +39,7 @@ def open_csv(path: Path, *, header: bool, quoted: bool | None, separator: str | 
         separator = excel[1].decode() if excel else by_count
     if quoted is None:
         quoted = separator != "\t" or has_csv_quoting(path)
-    table = (QuotedFile if quoted else text.Delimited)(path, separator, header=header, before=int(bool(excel)))
+    table = KINDS[quoted](path, separator, header=header, before=int(bool(excel)))
     if separator != ",":
         table.notes.append(f"the fields are separated by {separator!r}")
     return table
@@ -111,8 +114,19 @@ class QuotedFile(text.Delimited):
             what = "a lone carriage return outside quotes"
             bad.add(row, what, "quote the text, or keep the table as .tsv or .parquet")
         else:
-            hint = 'write a quote inside a field twice (not as \\"), or skip such rows: task.bad_rows=skip'
+            hint = 'write a quote inside a field twice; task.quoting=escaped reads \\", task.bad_rows=skip skips it'
             bad.add(row, f"text after a closing quote: {text.shown(content.rstrip())}", hint)
+
+
+class EscapedFile(QuotedFile):
+    """One whose quotes inside a field are escaped by a backslash, as Spark writes them."""
+
+    def _lines(self, blocks: Iterable[bytes], content: list[bytes]) -> Iterator[str]:
+        for line in super()._lines(blocks, content):
+            yield _ESCAPED.sub(r'\1""', line)
+
+
+KINDS: dict[Quoted, type[text.Delimited]] = {False: text.Delimited, True: QuotedFile, "escaped": EscapedFile}
 
 
 def has_csv_quoting(path: Path) -> bool:

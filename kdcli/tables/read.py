@@ -10,7 +10,7 @@ import polars as pl
 
 from kdcli.errors import DataError
 from kdcli.tables import SEPARATOR, text, text_lines
-from kdcli.tables.csv_file import QuotedFile, open_csv
+from kdcli.tables.csv_file import KINDS, Quoted, open_csv
 from kdcli.tables.parquet import ParquetFile
 from kdcli.tables.text import ROW_NUMBER, BadRowsMode, Form, as_texts, form_of, shown
 
@@ -65,7 +65,7 @@ def read_table(
     header: bool = True,
     bad_rows: BadRowsMode = "error",
     form: Form | None = None,
-    quoted: bool | None = None,
+    quoted: Quoted | None = None,
     separator: str | None = None,
     labels: bool | None = None,
     sets: tuple[str, Mapping[str, str]] | None = None,
@@ -81,7 +81,8 @@ def read_table(
         header: Whether the first row of a TSV or CSV names the columns; without it they are ``c0``, ``c1``, ...
         bad_rows: Whether a row that cannot be read is an error, or is counted and skipped.
         form: The form, where the suffix does not tell.
-        quoted: Whether a TSV or CSV has CSV's quoting; by default a CSV has it, and a TSV has not.
+        quoted: Whether a TSV or CSV has CSV's quoting; by default a CSV has it, and a TSV has not; ``"escaped"``: with
+            a backslash before a quote inside a field.
         separator: What separates the fields of a CSV; by default what its first line shows.
         labels: Whether the lines of a ``.txt`` begin with labels, as fastText has them; by default as its first does.
         sets: The column of sets of labels, and the labels of the columns with 0 or 1 that it is made of, if it is.
@@ -98,7 +99,7 @@ def read_table(
             labelled = lines.first[0].startswith(text.LABEL) if labels is None else labels
             return text.LabelledLines(lines) if labelled else lines
         if form == "tsv":
-            return (QuotedFile if quoted else text.Delimited)(file, "\t", header=header)
+            return KINDS[quoted or False](file, "\t", header=header)
         if form == "jsonl":
             return Jsonl(file, text.BadRows(file, bad_rows))
         if form == "parquet":

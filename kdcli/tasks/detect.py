@@ -11,6 +11,7 @@ import polars as pl
 from kdcli.api import Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, ProfileError
+from kdcli.tables.csv_file import Quoted
 from kdcli.tables.read import ROW_NUMBER, BadRowsMode, Form, TableReader, files_of, form_of, read_table
 from kdcli.tables.text import check_columns
 from kdcli.tasks.glue import HEADLESS, INDEX_COLUMNS, LAYOUT_NAMES, LAYOUTS, TASKS, Layout
@@ -38,7 +39,7 @@ class TableLayout:
     texts: tuple[str, ...]
     label: str | None
     index: str | None = None
-    quoted: bool | None = None
+    quoted: Quoted | None = None
     separator: str | None = None
     labelled_lines: bool | None = None
     sets: Mapping[str, str] | None = None
@@ -74,7 +75,7 @@ def detect(path: Path, settings: TaskSettings, task: Task) -> TableLayout:
     form = form_of(path)
     if form == "txt":
         return _with_sets(_plain_lines(path, settings, task), path, settings, task)
-    quoted = {"csv": True, "none": False}.get(settings.quoting)
+    quoted: Quoted | None = {"csv": True, "none": False, "escaped": "escaped"}.get(settings.quoting)
     if quoted is None and form == "tsv":
         quoted = is_quoted(path, settings.name)
     separator = None if settings.separator == "auto" else settings.separator

@@ -79,6 +79,17 @@ def test_a_bad_row_with_a_backslash_changes_no_other_row(put):
 
 
 @pytest.mark.parametrize("block", [1, 2, 7, 1 << 20])
+def test_quotes_escaped_by_a_backslash_are_an_error_until_that_is_said(put, monkeypatch, block):
+    monkeypatch.setattr(text_lines, "BLOCK", block)
+    content = 's,l\n"she said \\"no\\", \\"never\\"",1\n"a\n\\"b\\"",0\nplain,1\n"C:\\\\",0\n'
+    with raising(DataError, "escaped", row=2):
+        read_table(put("a.csv", content)).frame()
+    rows = [('she said "no", "never"', "1", 2), ('a\n"b"', "0", 3), ("plain", "1", 4), ("C:\\\\", "0", 5)]
+    assert read_table(put("a.csv", content), quoted="escaped").frame().rows() == rows
+    assert read_table(put("a.tsv", content.replace(",", "\t")), quoted="escaped").frame()["l"].to_list() == list("1010")
+
+
+@pytest.mark.parametrize("block", [1, 2, 7, 1 << 20])
 def test_a_tsv_with_the_quoting_of_csv_is_recognised(put, monkeypatch, block):
     monkeypatch.setattr(text_lines, "BLOCK", block)
     quoted = put("a.tsv", 's\tl\n"he said ""no"""\t1\n"a\ttab and a\nline"\t0\nplain\t1\n')
