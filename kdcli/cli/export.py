@@ -1,7 +1,5 @@
 """``kd export``: a student as ONNX, as a web page, as one file that predicts, or for the Hugging Face Hub."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -133,7 +131,7 @@ def _places(request: Request) -> tuple[Path, Path]:
     return student_folder(request.student), request.output
 
 
-def _profile(request: Request) -> Profile | None:
+def _profile(request: Request) -> "Profile | None":
     """Return the profile of the command line, or that of the student's run; None where there is neither."""
     from kdcli.run.folder import profile_of
 
@@ -143,7 +141,7 @@ def _profile(request: Request) -> Profile | None:
     return request.load(str(own) if own else None, uses=()) if request.profile or own or not alone else None
 
 
-def _dev(profile: Profile | None, *, required: bool) -> TaskSettings | None:
+def _dev(profile: "Profile | None", *, required: bool) -> "TaskSettings | None":
     """Return the settings that name the dev texts; None without a profile, or where a run's data are gone."""
     from kdcli.errors import DataError
     from kdcli.tasks.split import has_split

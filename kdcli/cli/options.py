@@ -1,7 +1,5 @@
 """The options of commands: those of settings come from the schema, all others are declared here, once."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import os
@@ -143,7 +141,7 @@ class Request:
 
     def load(
         self, default: str | None = None, *, uses: Collection[Group] = GROUPS, settings: Mapping[str, Any] | None = None
-    ) -> Profile:
+    ) -> "Profile":
         """Load the profile of the command, or ``default``, with its flags and ``settings`` on top."""
         from kdcli.config.load import load_profile
 
@@ -157,14 +155,14 @@ class Request:
         flags = {**self.flags, **of_columns, **(settings or {})}
         return load_profile(self.profile or default, sets=self.sets or (), flags=flags, uses=uses)
 
-    def load_for_model(self, own: Path | None) -> Settings:
+    def load_for_model(self, own: Path | None) -> "Settings":
         """Load the settings of a command whose model knows its task; ``own`` is the profile of the model's run."""
         # Without a profile the task has no labels: a metric of scores passes the checks, the model brings its own.
         settings = {} if self.profile or own else {"task.metric": "pearson"}
         request = self if self.profile or own is None else replace(self, profile=str(own))
         return request.load(uses=(), settings=settings).settings
 
-    def run_options(self) -> RunOptions:
+    def run_options(self) -> "RunOptions":
         """Return the options that all stages share."""
         from kdcli.run.runner import RunOptions
 
@@ -258,7 +256,7 @@ def _of(name: str) -> Iterator[tuple[inspect.Parameter, str]]:
         yield _parameter(name, _SHARED[name], get_type_hints(Request)[name], getattr(Request, name)), name
 
 
-def _of_setting(key: str, setting: FieldInfo, flag: Flag) -> inspect.Parameter:
+def _of_setting(key: str, setting: "FieldInfo", flag: "Flag") -> inspect.Parameter:
     """Return the parameter of a setting; the schema checks its value, except that choices are choices."""
     kind, default = setting.annotation, setting.get_default()
     own = f"the profile's {key}"

@@ -1,7 +1,5 @@
 """``kd predict``: labels, or scores, for a table or for lines of text. It imports only what its model needs."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -10,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from kdcli.api import QuietReporter
+from kdcli.api import Progress, QuietReporter, Reporter
 from kdcli.cli import ui
 from kdcli.cli.options import FILES, Request, command, option, switch
 from kdcli.cli.progress import stop_spinner
@@ -19,7 +17,6 @@ from kdcli.errors import UsageError
 if TYPE_CHECKING:
     import polars as pl
 
-    from kdcli.api import Progress, Reporter
     from kdcli.evaluate.predict import Model
 
 Glue = Annotated[
@@ -181,7 +178,7 @@ def _own_profile(request: Request, glue: Path | None) -> Path | None:
 
 
 def _write_stream(
-    request: Request, model: Model, table: Any, probabilities: bool, lines: bool, reporter: Reporter
+    request: Request, model: "Model", table: Any, probabilities: bool, lines: bool, reporter: Reporter
 ) -> None:
     """Write predictions as they are made: to a file, as JSON, or as TSV until nobody reads them any more."""
     stop_spinner()  # somebody may type the lines
@@ -206,7 +203,7 @@ def _write_stream(
                     return
 
 
-def _counted(batches: Iterator[pl.DataFrame], progress: Progress) -> Iterator[pl.DataFrame]:
+def _counted(batches: "Iterator[pl.DataFrame]", progress: Progress) -> "Iterator[pl.DataFrame]":
     for batch in batches:
         yield batch
         progress.advance(batch.height)

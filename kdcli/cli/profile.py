@@ -1,20 +1,18 @@
 """``kd profile``: list, show, copy and check profiles."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
+from kdcli.api import Reporter
 from kdcli.cli import ui
 from kdcli.cli.options import ProfileName, Request, command, switch
 from kdcli.config import files
 from kdcli.errors import DataError, UsageError, raise_all
 
 if TYPE_CHECKING:
-    from kdcli.api import Reporter
     from kdcli.config.load import Profile
 
 OwnName = Annotated[str, typer.Argument(metavar="NAME", help="The name of a profile of kd.")]
@@ -78,7 +76,7 @@ def check(request: Request, *, name: ProfileName) -> None:
     ui.show(result, lambda _: Text(f"{name} is valid: {len(profile.origins)} settings; {tables}"))
 
 
-def _check_data(profile: Profile, reporter: Reporter) -> str | None:
+def _check_data(profile: "Profile", reporter: Reporter) -> str | None:
     """Check the tables and the stages; return the data folder, or None where there is none."""
     from kdcli.run.runner import RunOptions, run_stages
     from kdcli.tasks.check import check_data

@@ -1,7 +1,5 @@
 """Profiles as text: their places, their TOML, and every setting in words. Light: listings and completion import it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -175,7 +173,7 @@ def type_of(kind: Any, bounds: Iterable[Any] = ()) -> str:
     return f"{words} {', '.join(signs)}" if signs and kind in (int, float) else words
 
 
-def explain(profile: Profile) -> tuple[list[dict[str, Any]], str]:
+def explain(profile: "Profile") -> tuple[list[dict[str, Any]], str]:
     """Explain every setting of a profile, those of the plugins that it chooses too.
 
     Returns:

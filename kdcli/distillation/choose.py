@@ -5,8 +5,6 @@ these in proportion to the entropy of its answers (Luccioli et al. 2025, arXiv 2
 learns from both quarters, and the rest is drawn. ``benchmarks/budget.py`` compares that with a random choice.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

@@ -3,8 +3,6 @@
 Each model is measured in a process of its own. It imports this file, so what is large is imported in functions.
 """
 
-from __future__ import annotations
-
 import platform
 import resource
 import sys
@@ -52,7 +50,7 @@ class BenchSubject:
     task: Task
     device: str = "cpu"
     precision: str = "fp32"
-    source: TeacherSource | None = None
+    source: "TeacherSource | None" = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def bench(
     student: Path,
     teacher: str | None = None,
     onnx: Path | None = None,
-    settings: Settings,
+    settings: "Settings",
     profiled: bool = True,
     table: Path | None = None,
     seconds: float = 3.0,
@@ -183,7 +181,7 @@ def student_forms(
 
 
 def _texts(
-    task: Task, settings: TaskSettings, table: Path | None, seed: int, reporter: Reporter
+    task: Task, settings: "TaskSettings", table: Path | None, seed: int, reporter: Reporter
 ) -> tuple[list[list[str]], str]:
     from kdcli.config.schema import TaskSettings
     from kdcli.tasks.split import SAMPLE, load_table, load_tables, task_from

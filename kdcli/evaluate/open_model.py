@@ -1,7 +1,5 @@
 """The models that ``kd predict`` opens: a student, a teacher, or a student that defers to its teacher."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -67,7 +65,7 @@ def open_student(path: Path, device: str = "auto") -> LoadedModel:
 
 
 def open_teacher(
-    name: str, settings: Settings, reporter: Reporter, task: Task | None = None, output: Path | None = None
+    name: str, settings: "Settings", reporter: Reporter, task: Task | None = None, output: Path | None = None
 ) -> LoadedModel:
     """Load a teacher from its folder, a run's, or the Hub; one behind a server keeps its answers beside ``output``."""
     from kdcli.models.device import at_hand, resolve
@@ -88,7 +86,7 @@ def open_deferring(
     student: LoadedModel,
     agree: float | None,
     teacher: str | None,
-    settings: Settings | None,
+    settings: "Settings | None",
     reporter: Reporter,
     output: Path | None = None,
 ) -> LoadedModel:

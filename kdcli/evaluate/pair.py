@@ -1,7 +1,5 @@
 """A student that defers what it is unsure of, alone or to its teacher; and how it is calibrated in a run."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -44,7 +42,7 @@ class DeferringStudent:
 
     student: Student
     agree: float | None = None  # by default the target that it was calibrated for
-    teacher: Teacher | None = None
+    teacher: "Teacher | None" = None
     counts: Counter[str] = field(default_factory=Counter)  # texts, those deferred, and the seconds of both models
 
     def __post_init__(self) -> None:
@@ -126,7 +124,7 @@ def calibrate_student(
     predictions: Path,
     dev: pl.DataFrame,
     gold: bool,
-    settings: DeferralSettings,
+    settings: "DeferralSettings",
     task: Task,
     reporter: Reporter,
 ) -> CalibrationResult:

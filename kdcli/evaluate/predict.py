@@ -1,7 +1,5 @@
 """Predictions of a student or a teacher: for a table, to a file, and as GLUE's submission files."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +49,7 @@ class PredictResult:
 
 
 def predict_table(
-    model: Model, table: Path, settings: TaskSettings | None, reporter: Reporter, *, probabilities: bool = False
+    model: Model, table: Path, settings: "TaskSettings | None", reporter: Reporter, *, probabilities: bool = False
 ) -> Iterator[pl.DataFrame]:
     """Predict a label, or a score, for each row of a table; memory does not grow with the rows.
 
@@ -85,7 +83,7 @@ def predict_file(
     model: Model | Loaded[Model],
     table: Path,
     output: Path,
-    settings: TaskSettings | None = None,
+    settings: "TaskSettings | None" = None,
     *,
     origin: Mapping[str, Any],
     probabilities: bool = False,
@@ -140,7 +138,7 @@ def predict_file(
     return PredictResult(output, rows, model.speed() if isinstance(model, DeferringStudent) else None)
 
 
-def _beside(table: Path, settings: TaskSettings, task: Task, predictions: pl.LazyFrame) -> pl.LazyFrame:
+def _beside(table: Path, settings: "TaskSettings", task: Task, predictions: pl.LazyFrame) -> pl.LazyFrame:
     """Return a table with its predictions behind its own columns; one of their names is a ``DataError``."""
     from kdcli.tables.parquet import stream
     from kdcli.tables.read import ROW_NUMBER
@@ -218,7 +216,7 @@ def predict_texts(
 
 
 def _parts(
-    model: Model, table: Path, settings: TaskSettings | None, reporter: Reporter, size: int
+    model: Model, table: Path, settings: "TaskSettings | None", reporter: Reporter, size: int
 ) -> Iterator[pl.DataFrame]:
     """Read a table in frames of ``size`` rows, the last one of what is left."""
     from kdcli.tables.parquet import in_frames_of

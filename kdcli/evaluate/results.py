@@ -1,7 +1,5 @@
 """The results of a run: teacher, labels-only baseline and distilled student side by side."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -88,7 +86,7 @@ class Results:
 
 def compare(
     *,
-    teacher: TeacherSource,
+    teacher: "TeacherSource",
     students: Mapping[str, Sequence[Path]],
     joined: Path,
     tables: Mapping[str, pl.DataFrame],
@@ -157,7 +155,7 @@ def _labelled(tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFram
     return {name: found[name] for name in lacking}, notes
 
 
-def _answered(teacher: _Measured, tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], list[str]]:
+def _answered(teacher: "_Measured", tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], list[str]]:
     """Leave out the rows that the teacher has not answered; return the tables, and notes."""
     there = {name: np.isfinite(found[:, 0]) for name, found in teacher.logits[0].items()}
     teacher.logits[0] = {name: found[there[name]] for name, found in teacher.logits[0].items()}
@@ -176,7 +174,9 @@ class _Measured:
     seconds: float = 0.0
     size: tuple[int, int, float] = (0, 0, 0.0)
 
-    def measure(self, model: Teacher | Student | Linear, megabytes: float, tables: Mapping[str, pl.DataFrame]) -> None:
+    def measure(
+        self, model: "Teacher | Student | Linear", megabytes: float, tables: Mapping[str, pl.DataFrame]
+    ) -> None:
         """Add a seed; each text is fresh, and read once."""
         columns = {name: [table[column].to_list() for column in model.task.columns] for name, table in tables.items()}
         model.logits([["a"]] * len(model.task.columns))  # what only a first call takes

@@ -3,8 +3,6 @@
 Each graph is compared with PyTorch, on padded batches of all kinds. Reading a graph must not import torch.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -123,7 +121,7 @@ def export_onnx(
     output: Path,
     int8: bool = True,
     check: bool = True,
-    dev: TaskSettings | None = None,
+    dev: "TaskSettings | None" = None,
     force: bool = False,
     reporter: Reporter | None = None,
 ) -> OnnxExport:
@@ -234,7 +232,7 @@ def random_batches(task: Task, vocabulary: int, max_length: int) -> Iterator[tup
             yield tuple(words for words, _ in columns), tuple(lengths for _, lengths in columns)
 
 
-def _text_batches(examples: Examples) -> Iterator[tuple[Columns, Columns]]:
+def _text_batches(examples: "Examples") -> Iterator[tuple[Columns, Columns]]:
     """Make batches of real texts in their own order, whatever their lengths, of each size in turn."""
     rows, sizes = np.arange(len(examples)), cycle(SIZES)
     while len(rows):

@@ -1,7 +1,5 @@
 """Fine-tuning with the Hugging Face Trainer at one learning rate: resumable, the best dev checkpoint kept."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

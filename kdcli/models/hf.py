@@ -1,7 +1,5 @@
 """Hugging Face models, configurations and tokenizers, from a folder or the hub, with the same errors everywhere."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Resumable parts: all long work on rows is cut into them, and an engine says where they are made."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from kdcli.parts.engine import Engine, Loaded, LocalEngine, in_turn, place, processes, usable_cores
@@ -27,7 +25,7 @@ __all__ = [
 ]
 
 
-def engine_of(settings: Settings) -> Engine:
+def engine_of(settings: "Settings") -> Engine:
     """Return the engine that settings choose."""
     if settings.engine == "local":
         return LocalEngine()

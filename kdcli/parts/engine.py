@@ -5,8 +5,6 @@ called in another process it is pickled, with a model in it as ``Loaded``. A par
 model that is trained.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 from collections import deque
@@ -16,9 +14,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context, parent_process
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 from kdcli.api import Reporter
 from kdcli.errors import KdError
@@ -26,8 +25,6 @@ from kdcli.files import atomic, sha256
 from kdcli.parts.reports import Reports, receiving
 
 if TYPE_CHECKING:
-    from multiprocessing.queues import SimpleQueue
-
     from kdcli.parts.ray_engine import RayEngine
 
 Engine: TypeAlias = "LocalEngine | RayEngine"
@@ -127,7 +124,7 @@ class LocalEngine:
             hint = "the memory may be too small for so many processes; a new start with fewer resumes here"
             raise KdError("a worker process died", file=next(iter(parts.values())).parent, hint=hint) from None
 
-    def __enter__(self) -> LocalEngine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:

@@ -4,15 +4,13 @@ Each finished part is a file, with its SHA-256 beside it: a damaged part is made
 first missing part.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
@@ -60,7 +58,7 @@ class Parts:
         if engine is None:
             self._lock.enter_context(self.engine)
 
-    def __enter__(self) -> Parts:
+    def __enter__(self) -> Self:
         if process_count() > 1:
             self.reporter.warn("one process of this launch makes the parts; several GPUs share them with --engine ray")
         what = "another process is at this work already"

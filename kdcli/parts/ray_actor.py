@@ -3,8 +3,6 @@
 What a part raises goes back as a value: Ray would turn it into an exception of another class.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

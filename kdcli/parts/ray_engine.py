@@ -4,8 +4,6 @@ All that travels is pickled here and goes through Ray's object store as bytes. A
 memory that all processes of a machine share, and ``torch.from_numpy`` would write into it.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import socket
@@ -15,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import current_thread, main_thread
-from typing import Any
+from typing import Any, Self
 
 from kdcli import registry
 from kdcli.api import QuietReporter, Reporter
@@ -253,7 +251,7 @@ class RayEngine:
         if fault := fault_of(answer, report(registry.used)):
             raise fault
 
-    def __enter__(self) -> RayEngine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,13 +1,11 @@
 """What a process says while it works for another one: it sends it, and the other hands it to its reporter."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partialmethod
-from typing import Any
+from typing import Any, Self
 
 from kdcli.api import Reporter
 
@@ -19,7 +17,7 @@ class Reports:
     send: Callable[[str, tuple[Any, ...], dict[str, Any]], Any]
 
     @contextmanager
-    def progress(self, title: str, total: int | None = None, unit: str = "rows") -> Iterator[Reports]:
+    def progress(self, title: str, total: int | None = None, unit: str = "rows") -> Iterator[Self]:
         """Open a bar at the receiver."""
         self._call("open", title, total, unit)
         try:

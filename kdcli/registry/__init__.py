@@ -4,8 +4,6 @@ A plugin is an entry point of an installed distribution, or a file of ``--code``
 its own; if neither is its own, that is an error.
 """
 
-from __future__ import annotations
-
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -112,7 +110,7 @@ def load(group: Group, name: str) -> Any:
     return plugin.load()
 
 
-def options(group: Group, name: str, table: Mapping[str, Any]) -> BaseModel:
+def options(group: Group, name: str, table: Mapping[str, Any]) -> "BaseModel":
     """Validate a plugin's table of the profile, and return its ``Options``; each wrong key or value is reported."""
     from pydantic import ValidationError
 

@@ -3,8 +3,6 @@
 A file is known by its text, and run only when it is chosen.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys
@@ -95,7 +93,7 @@ class Plugin:
     distribution: str  # or the name of its file
     version: str  # of the distribution, or the beginning of the file's SHA-256
     module: str  # what its entry point names, or the path of its file
-    source: EntryPoint | CodeFile = field(repr=False, compare=False)
+    source: "EntryPoint | CodeFile" = field(repr=False, compare=False)
 
     @property
     def full_name(self) -> str:
