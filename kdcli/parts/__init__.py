@@ -8,21 +8,8 @@ from kdcli.parts.parts import RECORD, Parts, claim_folder, is_main_process, proc
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings
 
-__all__ = [
-    "RECORD",
-    "Engine",
-    "Loaded",
-    "LocalEngine",
-    "Parts",
-    "claim_folder",
-    "engine_of",
-    "in_turn",
-    "is_main_process",
-    "place",
-    "process_count",
-    "processes",
-    "usable_cores",
-]
+__all__ = ["RECORD", "Engine", "Loaded", "LocalEngine", "Parts", "claim_folder", "engine_of", "in_turn"]
+__all__ += ["is_main_process", "place", "process_count", "processes", "usable_cores"]
 
 
 def engine_of(settings: "Settings") -> Engine:
