@@ -45,7 +45,7 @@ def show(request: Request, *, name: ProfileName, resolved: Resolved = False, doc
         result: dict[str, Any] = {"name": profile.name, "settings": settings, "origins": profile.origins}
         ui.show(result, lambda _: _toml(profile.to_toml(with_origins=True)))
         return
-    explained, text = files.explain(profile)
+    explained, text = profile.explain()
     ui.show({"name": profile.name, "settings": explained}, lambda _: _toml(text))
 
 

@@ -1,14 +1,15 @@
 """Profiles to typed settings: defaults < profile < environment < ``--set`` < flag, each value with its origin."""
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from operator import attrgetter
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import tomli
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 import kdcli
 from kdcli import registry
@@ -20,6 +21,7 @@ from kdcli.errors import KdError, PluginError, ProfileError, UsageError, each, r
 PREFIX = "KD_"
 _FLAGS = {"task.text_columns": "--text-col", "task.kind": "--text2-col", "teacher.model": "--teacher"}
 """Flags that set something more than the setting of their name."""
+_OF_PLUGINS: tuple[registry.Group, ...] = ("students", "generators", "teachers")
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,40 @@ class Profile:
     def to_toml(self, *, with_origins: bool = False) -> str:
         """Write the settings as a profile that gives the same ones again, without what it extends."""
         values = self.settings.model_dump(mode="json", exclude_none=True)
-        text = files.to_toml(values, self.origins if with_origins else {})
+        text = to_toml(values, self.origins if with_origins else {})
         return f"# {self.name}, resolved by kd {kdcli.__version__}\n\n{text}"
+
+    def explain(self) -> tuple[list[dict[str, Any]], str]:
+        """Explain every setting, those of the plugins that are chosen too.
+
+        Returns:
+            The fields of each ``Option``, with the value and its origin; and a profile of the same settings with
+            comments.
+        """
+        values = self.settings.model_dump(mode="json")
+        chapters: dict[str, type[BaseModel]] = {"": Settings}
+        for group in _OF_PLUGINS:
+            for name in values[group]:
+                module: Any = registry.load(group, name)
+                chapters[f"{group}.{name}."] = module.Options
+        found: list[dict[str, Any]] = []
+        blocks = [f"# {self.name}, every setting explained"]
+        for prefix, model in chapters.items():
+            for option in files.options_of(model, prefix):
+                if option.key in _OF_PLUGINS:
+                    continue
+                value: Any = values
+                for name in option.key.split("."):
+                    value = (value or {}).get(name)
+                origins = (origin for key, origin in self.origins.items() if f"{key}.".startswith(f"{option.key}."))
+                origin = next(origins, "default")
+                found.append({**asdict(option), "value": value, "origin": origin})
+                default = "unset" if option.default is None else files.inline(option.default)
+                facts = f"{option.type}; {'required' if option.required else f'default: {default}'}"
+                lines = [option.about, facts + ("" if origin == "default" else f"; from {origin}")]
+                comments = [f"# {part}" for line in lines for part in wrap(line, 110)]
+                blocks.append("\n".join([*comments, files.line(option.key, value)]))
+        return found, "\n\n".join(blocks) + "\n"
 
 
 def load_profile(
@@ -202,13 +236,22 @@ def _lay(
             origins[key], values[name] = layer, value
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Go through the dotted keys and values of tables inside tables."""
+def to_toml(values: Mapping[str, Any], notes: Mapping[str, str]) -> str:
+    """Write tables inside tables as TOML, one value a line behind its dotted key; ``notes`` by key are comments."""
+    lines = {key: files.line(key, value) for key, value in flatten(values, write=files.quoted)}
+    width = min(max(map(len, lines.values()), default=0), 60)
+    return "".join(f"{line:<{width}}  # {notes[key]}\n" if key in notes else f"{line}\n" for key, line in lines.items())
+
+
+def flatten(
+    values: Mapping[str, Any], prefix: str = "", write: Callable[[str], str] = str
+) -> Iterator[tuple[str, Any]]:
+    """Go through the dotted keys and values of tables inside tables; ``write`` writes each name."""
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{write(name)}.", write)
         else:
-            yield prefix + name, value
+            yield prefix + write(name), value
 
 
 def _source_of(key: str, origins: Mapping[str, Layer]) -> Layer | None:

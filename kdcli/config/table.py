@@ -106,7 +106,7 @@ def _wrong(key: str, findings: Sequence[Mapping[str, Any]], field: FieldInfo | N
         return ProfileError("this needs a value, and has no default", key=key, hint=f"--set {key}=VALUE{about}")
     texts = []
     for finding in findings:
-        text = finding["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        text = re.sub("^(Value error, |Input |String )", "", finding["msg"])
         if finding["type"] != "value_error":
             text = text.partition(",")[0].replace("valid tuple", "list")
             text = re.sub(r"valid dictionary( or instance of \w+)?", "table", text)

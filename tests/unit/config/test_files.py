@@ -13,8 +13,8 @@ from typer.main import get_command
 from kdcli import registry
 from kdcli.cli import Commands, app
 from kdcli.config import files
-from kdcli.config.files import options_of, to_toml
-from kdcli.config.load import load_profile
+from kdcli.config.files import options_of
+from kdcli.config.load import load_profile, to_toml
 from kdcli.config.schema import Settings
 from kdcli.config.table import explain, keys, unknown
 from kdcli.errors import ProfileError, ValidationErrors, raise_all
