@@ -309,7 +309,7 @@ def _plan(
 def _cold_starts(settings: Settings, student: Path) -> dict[str, float]:
     task, source, device = task_from(settings.task), TeacherSource.of(settings), resolve(settings.device)
     teacher = BenchSubject("teacher", "teacher", source.model, task, device, settings.precision, source)
-    forms, _ = student_forms(student, settings.student.model, task)
+    forms = student_forms(student, settings.student.model, task)
     models = {"student": forms[-1], **({} if source.is_remote else {"teacher": teacher})}
     return {name: cold_start(model) for name, model in models.items()}
 
