@@ -40,9 +40,6 @@ def find(profile: str | Path, beside: Path | None = None) -> Path:
     """Return the file of a profile: of a name, or itself, which ends in ``.toml`` or holds a slash.
 
     ``beside`` is the folder that it is relative to, by default the current one.
-
-    Raises:
-        ProfileError: There is no such profile.
     """
     text = str(profile)
     if isinstance(profile, Path) or text.endswith(".toml") or "/" in text:
@@ -59,11 +56,7 @@ def find(profile: str | Path, beside: Path | None = None) -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read the tables of a profile as they are in the file, ``extends`` among them.
-
-    Raises:
-        ProfileError: The file is unreadable or not TOML.
-    """
+    """Read the tables of a profile as they are in the file, ``extends`` among them."""
     try:
         return tomli.loads(path.read_bytes().decode("utf-8"))
     except tomli.TOMLDecodeError as error:

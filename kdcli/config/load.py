@@ -86,8 +86,7 @@ def load_profile(
     checked.
 
     Raises:
-        ProfileError: Keys or values are wrong; every one is reported.
-        UsageError, PluginError: A flag or ``--set`` is wrong; a plugin that it names is missing or broken.
+        KdError: Keys, values or flags are wrong, a plugin is missing or broken; every one is reported.
     """
     environment, errors = _from_environment(environ)
     flags = {key: value for key, value in (flags or {}).items() if value is not None}

@@ -96,18 +96,11 @@ def distil(
     lengths and sizes from the texts, the plan from the time. ``runs/NAME/profile.toml`` holds it all, and
     ``kd run-all`` repeats it. The same request goes on where a killed one stopped, with the plan that was made.
 
-    Args:
-        request: What is asked for.
-        load: Loads the recipe; by default the profile ``distil``.
-        options: How to run: ``run_dir``, ``force``, ``resume``, ``dry_run`` (returns the plan), ``seeds``, ``track``.
-        offline: Download nothing.
-        price: That of an hour of this machine: reckon the cost of predictions, and time the cold starts.
-        reporter: Shows the progress.
+    ``load`` loads the recipe, by default the profile ``distil``. With ``options.dry_run`` the plan alone is made. With
+    the ``price`` of an hour of this machine, the cost of predictions is reckoned, and the cold starts are timed.
 
     Raises:
-        DataError: Texts, labels or the teacher cannot be read, or do not go together.
-        MissingError: A file, a model or a package is missing.
-        UsageError: The run folder is another run's.
+        KdError: Texts, labels or the teacher are missing, cannot be read, or do not go together.
     """
     begin = time.perf_counter()
     reporter, options = reporter or QuietReporter(), options or RunOptions()
@@ -167,9 +160,6 @@ def distil_texts(
         run_dir: The run folder to keep; by default a temporary one.
         settings: Settings by dotted key, such as ``{"student.epochs": 5}``.
         reporter: Shows the progress.
-
-    Raises:
-        KdError: See ``distil``.
     """
     with TemporaryDirectory(prefix="kd-distil-") as place:
         root = Path(run_dir) if run_dir else Path(place) / "run"

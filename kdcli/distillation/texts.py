@@ -54,12 +54,7 @@ class TextCounts:
 
 
 def find_files(names: Sequence[str], *, offline: bool = False) -> list[Path]:
-    """Return the tables and text files behind names: files, folders of them, patterns, or datasets of the Hub.
-
-    Raises:
-        DataError: A folder or a pattern holds none.
-        MissingError: There is no such file, folder or dataset.
-    """
+    """Return the tables and text files behind names: files, folders of them, patterns, or datasets of the Hub."""
     found: list[Path] = []
     for name in names:
         path = Path(name).expanduser()
@@ -100,10 +95,8 @@ def find_columns(
     """Find the columns of a table that hold the texts and the labels: as they are named, else by content and name.
 
     The texts are in the only column of texts, else in one with a usual name. ``label_col`` names the labels'; by
-    default it is one that holds ``labels`` alone, else one with a usual name, and ``none`` stands for none.
-
-    Raises:
-        DataError: No column holds texts, or several do; the error shows an example of each.
+    default it is one that holds ``labels`` alone, else one with a usual name, and ``none`` stands for none. Where no
+    column holds texts, or several do, a ``DataError`` shows an example of each.
     """
     form = form_of(path)
     reader = read_table(path, form=form, quoted=is_quoted(path, "custom") if form == "tsv" else None)
@@ -206,10 +199,7 @@ def take_texts(
     """Read texts, and take each once; of copies the first, so that none can stand on two sides.
 
     ``limit`` (0: none) texts are taken at random: those with the smallest hashes, whatever the order of the files.
-    Memory holds these and a number for each other text.
-
-    Raises:
-        DataError: There are fewer than ``FEWEST`` different texts, or a label is not one of the task's.
+    Memory holds these and a number for each other text. Fewer than ``FEWEST`` different texts are a ``DataError``.
     """
     labelled, unlabelled = bool(settings.label_column), 0
     frames: list[pl.DataFrame] = []

@@ -61,11 +61,7 @@ SOURCES = tuple(Source(**source) for source in _TABLE["sources"])
 
 
 def find(name: str) -> Source:
-    """Return the source of this name.
-
-    Raises:
-        UsageError: There is none; suggests the nearest.
-    """
+    """Return the source of this name; where there is none, a ``UsageError`` suggests the nearest."""
     by_name = {source.name: source for source in SOURCES}
     if name not in by_name:
         close = nearest(name, by_name)

@@ -59,12 +59,6 @@ def get(
 
     ``output`` is ``data/NAME`` by default. ``url`` is another place: a URL, a dataset's name on the Hub, or a file or
     folder of this machine. ``force`` replaces what an earlier call has written.
-
-    Raises:
-        UsageError: No source has this name, or the address does not fit it.
-        MissingError: The source cannot be downloaded, or must not be.
-        DataError: Something stands at ``output``, or the source is damaged or another one.
-        KdError: The disk is full, or the download breaks off.
     """
     source = _at_address(find(name), url)
     folder = output or DATA / name

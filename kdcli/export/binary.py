@@ -56,9 +56,7 @@ def export_binary(*, student: Path, output: Path, force: bool = False) -> Binary
     Word vectors are stored in float16, as a student's folder has them.
 
     Raises:
-        DataError: The folder is not a student's, or the output exists.
-        KdError: The file does not predict what the student predicts.
-        PluginError: The student's plugin has no NumPy form.
+        KdError: The file predicts something else; a ``PluginError`` where the student's plugin has no NumPy form.
     """
     check_output(output, [student], force=force)
     loaded = load_student(student)

@@ -131,9 +131,7 @@ def export_onnx(
     of ``dev``, and times the graphs. ``force`` replaces an earlier export.
 
     Raises:
-        DataError: The folder is not a student's, the output exists, or the texts cannot be read.
-        KdError: The graph does not give PyTorch's logits.
-        PluginError: The student's plugin builds no graph.
+        KdError: The graph does not give PyTorch's logits; a ``PluginError`` where the student's plugin builds none.
     """
     from kdcli.student.dataset import encode_table
     from kdcli.tasks.split import load_split

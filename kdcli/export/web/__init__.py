@@ -84,9 +84,7 @@ def export_web(
     fetches them. ``force`` replaces an earlier export.
 
     Raises:
-        DataError: The folder is not a student's, the output exists, or an archive is not the pinned one.
-        MissingError: An archive is not there, or cannot be fetched; or ONNX is not installed.
-        PluginError: The student's plugin builds no ONNX graph.
+        KdError: The student's plugin builds no ONNX graph; an archive is not there, or not the pinned one.
     """
     reporter = reporter or QuietReporter()
     check_output(output, [student], force=force)
