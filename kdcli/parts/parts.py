@@ -100,8 +100,7 @@ class Parts:
     ) -> Iterator[int]:
         """Make those of these parts that are missing, and yield the number of each as it is there.
 
-        Raises:
-            KdError: What ``make_part`` raises; a process has died; or a part has failed several times: names its rows.
+        A part that has failed several times is a ``KdError`` that names its rows.
         """
         missing = {part: path for part in parts if not (path := self.path(part)).exists()}
         try:
@@ -127,10 +126,7 @@ def claim_folder(
     """Prepare the folder of a piece of work: keep what is there, or empty it and record the fingerprint.
 
     Return whether the work resumes with what is there: only if all that it depends on is the same; else the reporter
-    gets the reason. ``made`` are patterns of the files that the work makes.
-
-    Raises:
-        DataError: The folder would be emptied, and holds a file that kd did not put there.
+    gets the reason. ``made`` are patterns of the files that the work makes; a folder with others is not emptied.
     """
     record, now, found = folder / RECORD, json.loads(json.dumps(fingerprint)), None
     with suppress(FileNotFoundError, NotADirectoryError, ValueError, TypeError):

@@ -106,11 +106,7 @@ class RayEngine:
         return 4 * max(1, self._slots(self.device("cpu")))
 
     def device(self, own: str) -> str:
-        """Return the device that the settings name; ``auto`` is a GPU where the cluster has one.
-
-        Raises:
-            MissingError: The settings name a GPU, and the cluster has none.
-        """
+        """Return the device that the settings name, a GPU only if the cluster has one; ``auto`` takes that."""
         kind = self.wanted.partition(":")[0]
         if kind == "auto":
             return "cuda" if self._slots("cuda") else "cpu"
@@ -132,10 +128,9 @@ class RayEngine:
         checked: bool = False,
         reporter: Reporter | None = None,
     ) -> Iterator[tuple[int, Any]]:
-        """Make parts on all nodes; see ``LocalEngine``.
+        """Make parts on all nodes, see ``LocalEngine``; a part whose process dies is made again elsewhere.
 
-        A part whose process dies is made again elsewhere. Errors of kd's kind are raised as they are. The ``reporter``
-        gets what the function has said when the part is there; until then it shows how many trainings are.
+        The ``reporter`` gets what the function has said when the part is there; until then it shows how many are.
         """
         queue, looked = _Queue(dict(parts), read, deque(parts)), 0.0
         work = self._send(make, files, keep, bool(reporter))
