@@ -2,17 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Group
 from rich.text import Text
 
 from kdcli.cli import ui
 from kdcli.cli.options import FILES, RUN, Request, command, option, switch
+from kdcli.errors import DataError
 
 if TYPE_CHECKING:
     from kdcli.config.load import Profile
-    from kdcli.config.schema import TaskSettings
 
 CARD = "Model card"
 
@@ -43,19 +43,20 @@ Runtime = Annotated[
 def onnx(request: Request, *, int8: Int8 = True, check: Check = True) -> None:
     """The float32 graph must give PyTorch's logits within 1e-5, padded or not; the 8-bit graph's distance is shown."""
     from kdcli.export.onnx import export_onnx
+    from kdcli.tasks.split import has_split
 
     student, output = _places(request)
     profile = _profile(request)
+    dev = None
+    if check and profile is not None:
+        task = profile.settings.task
+        try:
+            dev = task if request.profile is not None or has_split(task, "dev") else None
+        except DataError as error:  # the run's data are gone
+            ui.info(f"{error}: random words alone are compared")
     with ui.reporting("export onnx") as reporter:
-        exported = export_onnx(
-            student=student,
-            output=output,
-            int8=int8,
-            check=check,
-            dev=_dev(profile, required=request.profile is not None) if check else None,
-            force=request.force,
-            reporter=reporter,
-        )
+        how: dict[str, Any] = {"int8": int8, "check": check, "dev": dev, "force": request.force, "reporter": reporter}
+        exported = export_onnx(student=student, output=output, **how)
     ui.show(exported)
 
 
@@ -139,18 +140,3 @@ def _profile(request: Request) -> "Profile | None":
     alone = request.profile is None and request.flags.get("task.data_dir") is None
     own = profile_of(request.student) if alone else None
     return request.load(str(own) if own else None, uses=()) if request.profile or own or not alone else None
-
-
-def _dev(profile: "Profile | None", *, required: bool) -> "TaskSettings | None":
-    """Return the settings that name the dev texts; None without a profile, or where a run's data are gone."""
-    from kdcli.errors import DataError
-    from kdcli.tasks.split import has_split
-
-    if profile is None:
-        return None
-    task = profile.settings.task
-    try:
-        return task if required or has_split(task, "dev") else None
-    except DataError as error:
-        ui.info(f"{error}: random words alone are compared")
-        return None

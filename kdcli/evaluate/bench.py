@@ -179,18 +179,16 @@ def _texts(
 
     if table is not None:
         rows, source = load_table(table, settings, task, reporter, labels=False), str(table)
-    elif settings.data_dir:
-        name, rows = next(iter(load_tables(settings, task, "dev", reporter).items()))
-        source = f"{name} of {settings.data_dir}"
     else:
-        single = TaskSettings(name="sample", labels=("0", "1"), data_dir=SAMPLE)
-        rows = next(iter(load_tables(single, task_from(single), "dev", reporter).values()))
-        source = SAMPLE
+        if not settings.data_dir:
+            settings = TaskSettings(name="sample", labels=("0", "1"), data_dir=SAMPLE)
+        name, rows = next(iter(load_tables(settings, task_from(settings), "dev", reporter).items()))
+        source = f"{name} of {settings.data_dir}"
     order = np.random.default_rng(seed).permutation(len(rows))[:TEXTS]  # the first of them are like all
-    if source == SAMPLE:  # a pair is a text and the one after it
-        texts = rows["sentence"].gather(order).to_list()
-        return [texts[number:] + texts[:number] for number in range(len(task.columns))], source
-    return [rows[column].gather(order).to_list() for column in task.columns], source
+    columns = [rows[name].gather(order).to_list() for name in rows.columns if name.startswith("sentence")]
+    if len(columns) < len(task.columns):  # of the sample: a pair is a text and the one after it
+        columns.append(columns[0][1:] + columns[0][:1])
+    return columns, source
 
 
 def _alone(work: Callable[..., Any], subject: BenchSubject, *more: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kdcli.api import QuietReporter, Reporter, Task
+from kdcli.api import Reporter, Task
 from kdcli.evaluate.linear import Linear, train_linear
 from kdcli.files import write_json
 from kdcli.student.student import WEIGHTS, Student, load_student
@@ -109,7 +109,7 @@ def compare(
     labelled, notes = _labelled(tables) if gold else (dict(tables), [])
     models = {name: _Measured() for name in ("teacher", *students)}
     with reporter.progress("compare", 2 + sum(map(len, students.values())), "models") as progress:
-        big = teacher.load(task, device=device, precision=precision, reporter=_ProgressOnly(reporter))
+        big = teacher.load(task, device=device, precision=precision)  # what there is to say was said at its export
         models["teacher"].measure(big, big.megabytes, labelled)
         labelled, left_out = _answered(models["teacher"], labelled)
         notes += left_out
@@ -138,13 +138,6 @@ def compare(
     write_table(predictions, _with_logits(labelled, shown, task))
     write_json(output, asdict(results))
     return results
-
-
-class _ProgressOnly(QuietReporter):
-    """Shows progress; what there is to say of the teacher was said at its export."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self.progress = reporter.progress  # type: ignore[method-assign, assignment]
 
 
 def _labelled(tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], list[str]]:
