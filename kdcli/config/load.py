@@ -39,12 +39,7 @@ class Profile:
         return f"# {self.name}, resolved by kd {kdcli.__version__}\n\n{text}"
 
     def explain(self) -> tuple[list[dict[str, Any]], str]:
-        """Explain every setting, those of the plugins that are chosen too.
-
-        Returns:
-            The fields of each ``Option``, with the value and its origin; and a profile of the same settings with
-            comments.
-        """
+        """Return the fields of each ``Option``, with value and origin; and a profile with comments."""
         values = self.settings.model_dump(mode="json")
         chapters: dict[str, type[BaseModel]] = {"": Settings}
         for group in _OF_PLUGINS:
@@ -83,10 +78,7 @@ def load_profile(
 
     ``sets`` are ``key=value`` texts; ``flags`` values by dotted key, None for missing ones (``generators.*.lr`` is an
     option of the chosen one); ``environ`` holds ``KD_SECTION__KEY``. Plugins of groups that nobody ``uses`` are not
-    checked.
-
-    Raises:
-        KdError: Keys, values or flags are wrong, a plugin is missing or broken; every one is reported.
+    checked. All that is wrong is reported at once.
     """
     environment, errors = _from_environment(environ)
     flags = {key: value for key, value in (flags or {}).items() if value is not None}

@@ -98,9 +98,6 @@ def distil(
 
     ``load`` loads the recipe, by default the profile ``distil``. With ``options.dry_run`` the plan alone is made. With
     the ``price`` of an hour of this machine, the cost of predictions is reckoned, and the cold starts are timed.
-
-    Raises:
-        KdError: Texts, labels or the teacher are missing, cannot be read, or do not go together.
     """
     begin = time.perf_counter()
     reporter, options = reporter or QuietReporter(), options or RunOptions()

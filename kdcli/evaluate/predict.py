@@ -95,9 +95,7 @@ def predict_file(
     """Write the predictions for a table to a file; ``keep`` puts them behind all columns of the table.
 
     First the whole table is read once, so that a row that cannot be read shows before the work. The work is cut into
-    parts, with which a killed run goes on; the bytes of the file do not depend on it.
-
-    The suffix of ``output`` decides its form; a ``.txt`` holds the predictions alone. ``origin`` is what the model is,
+    parts, with which a killed run goes on; the bytes of the file do not depend on it. ``origin`` is what the model is,
     as JSON values: parts of another one are not used, and none are without ``resume``.
     """
     from kdcli.files import sha256

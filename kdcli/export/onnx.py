@@ -62,8 +62,7 @@ class Session:
         inputs: dict[str, NDArray[np.int64]] = {}
         for number, ids, counts in zip(("",) if len(words) == 1 else ("1", "2"), words, lengths, strict=True):
             inputs |= {f"words{number}": ids.astype(np.int64), f"lengths{number}": counts.astype(np.int64)}
-        logits: NDArray[np.float32] = self._session.run(None, inputs)[0]
-        return logits
+        return np.asarray(self._session.run(None, inputs)[0], np.float32)
 
 
 def load_onnx(folder: str | Path, file: str = MODEL, threads: int = 0) -> Student:
@@ -128,10 +127,8 @@ def export_onnx(
     """Write a student as ONNX, whole and right or not at all: the graphs, the tokenizer, the labels and a card.
 
     ``int8`` adds a second graph with 8-bit weights. ``check`` compares with PyTorch on random words, and on the texts
-    of ``dev``, and times the graphs. ``force`` replaces an earlier export.
-
-    Raises:
-        KdError: The graph does not give PyTorch's logits; a ``PluginError`` where the student's plugin builds none.
+    of ``dev``, and times the graphs: one that does not give PyTorch's logits is a ``KdError``. ``force`` replaces an
+    earlier export.
     """
     from kdcli.student.dataset import encode_table
     from kdcli.tasks.split import load_split

@@ -89,8 +89,7 @@ class Arguments(TrainingArguments):  # type: ignore[misc]
     @property
     def n_gpu(self) -> int:
         """The number of GPUs of this process."""
-        count: int = super().n_gpu
-        return min(count, 1)
+        return min(int(super().n_gpu), 1)
 
 
 class ByLengthTrainer(Trainer):  # type: ignore[misc]

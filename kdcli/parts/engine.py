@@ -88,11 +88,8 @@ class LocalEngine:
 
         They are made here in order, or with more ``workers`` in as many processes. Another engine makes them on a
         ``device`` of another machine, to which it sends the ``files`` and folders that ``Loaded`` models read, or with
-        ``keep`` the function itself. The ``reporter`` gets what the function says to its argument of this name.
-
-        Raises:
-            KdError: What the function raises; or a process has died.
-            PartFailed: A part has failed several times.
+        ``keep`` the function itself. The ``reporter`` gets what the function says to its argument of this name. A part
+        that has failed several times is ``PartFailed``; what the function raises is raised.
         """
         make = partial(make_whole, make) if checked else make
         if workers == 1 or len(parts) < 2:

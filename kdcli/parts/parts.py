@@ -28,14 +28,8 @@ _EARLIER = ("launch.json", "ready-*")  # what earlier versions of kd wrote into 
 class Parts:
     """The parts of one piece of work, in a folder of their own; a context manager, for one launch at a time.
 
-    Args:
-        folder: Where the parts lie; ``assemble`` removes it.
-        fingerprint: All that the parts depend on, as JSON values. Parts with another fingerprint are removed.
-        suffix: The file name suffix of a part.
-        more: Patterns of the files that the work itself writes into the folder.
-        resume: Whether parts that are there are used.
-        engine: Makes the parts; by default this process.
-        reporter: Gets the reason why parts are not used, and the progress.
+    The ``fingerprint`` is all that the parts depend on, as JSON values: those of another one are removed, and without
+    ``resume`` all are. ``more`` are patterns of the files that the work itself writes into the folder.
     """
 
     def __init__(

@@ -69,10 +69,7 @@ class Maker:
     def make(
         self, work: Work, part: int, name: str, data: bytes
     ) -> tuple[Any, dict[str, Any], list[Any]] | KdError | str:
-        """Return what the function returned, wrote and said; an error for the user, or another one in words.
-
-        The other one may not happen again.
-        """
+        """Return what the function returned, wrote and said; an error for the user; or in words one that may pass."""
         from ray import cloudpickle
 
         try:

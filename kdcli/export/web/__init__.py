@@ -82,9 +82,6 @@ def export_web(
 
     ``runtime`` is a folder with what ``npm pack`` writes of ``LIBRARIES``, or the address of a registry; by default npm
     fetches them. ``force`` replaces an earlier export.
-
-    Raises:
-        KdError: The student's plugin builds no ONNX graph; an archive is not there, or not the pinned one.
     """
     reporter = reporter or QuietReporter()
     check_output(output, [student], force=force)
