@@ -57,15 +57,11 @@ def get(request: Request, *, name: Name, url: Url = None) -> None:
 
 
 def _sources(result: dict[str, Any]) -> RenderableType:
-    rows = [
-        {
-            **{name: source[name] for name in ("name", "kind")},
-            "from": urlsplit(source["address"]).hostname or source["address"],
-            **{name: source[name] for name in ("here", "about")},
-            "size": source["size"] and decimal(source["size"], precision=2),
-        }
-        for source in result["sources"]
-    ]
+    rows = []
+    for source in result["sources"]:
+        shown = {"from": urlsplit(source["address"]).hostname or source["address"]}
+        shown |= {"size": source["size"] and decimal(source["size"], precision=2)}
+        rows.append({name: (source | shown)[name] for name in ("name", "kind", "from", "here", "about", "size")})
     return ui.records(rows, numbers=False)
 
 

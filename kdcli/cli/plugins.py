@@ -40,7 +40,7 @@ def list_(request: Request) -> None:
 def show(request: Request, *, name: PluginName) -> None:
     from pydantic import BaseModel
 
-    from kdcli.config.files import options_of
+    from kdcli.config.table import options_of
 
     shown = []
     for plugin in registry.find_all(name):

@@ -1,27 +1,17 @@
-"""Profiles as text: their places, their TOML, and every setting in words. Light: listings and completion import it."""
+"""Profiles as text: their places and their TOML. Light: listings and completion import it."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import tomli
 import tomli_w
-from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
 
 import kdcli
 from kdcli.config.table import nearest
 from kdcli.errors import ProfileError
-
-_PLAIN: dict[Any, str] = {
-    **{int: "whole number", float: "number", bool: "true | false", str: "text"},
-    **{NoneType: "unset", Path: "path", Any: "anything"},
-}
-_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
 def folder() -> Path:
@@ -93,46 +83,3 @@ def inline(value: Any) -> str:
 def line(key: str, value: Any) -> str:
     """Write a line of TOML; None becomes a comment."""
     return f"# {key} =" if value is None else f"{key} = {inline(value)}"
-
-
-@dataclass(frozen=True)
-class Option:
-    """One key of a table: its dotted key, type in words, default as a JSON value, and meaning."""
-
-    key: str
-    type: str
-    default: Any
-    required: bool
-    about: str
-
-
-def options_of(model: type[BaseModel], prefix: str = "") -> Iterator[Option]:
-    """Go through the options of a model and of the models inside it; keys begin with ``prefix``."""
-    for name, field in model.model_fields.items():
-        key, inside = prefix + name, field.annotation
-        if isinstance(inside, type) and issubclass(inside, BaseModel):
-            yield from options_of(inside, f"{key}.")
-            continue
-        depends = getattr(field, "default_factory_takes_validated_data", False)  # on the other options
-        default = None if field.is_required() or depends else field.get_default(call_default_factory=True)
-        kind, about = type_of(inside, field.metadata), " ".join((field.description or "").split())
-        yield Option(key, kind, to_jsonable_python(default, fallback=str), field.is_required(), about)
-
-
-def type_of(kind: Any, bounds: Iterable[Any] = ()) -> str:
-    """Return in words what an option takes: ``whole number >= 1``, ``lstm | gru``."""
-    origin, inside = get_origin(kind), get_args(kind)
-    if origin is Annotated:
-        return type_of(inside[0], [one for more in inside[1:] for one in getattr(more, "metadata", [more])])
-    if origin in (Union, UnionType):
-        return " | ".join(dict.fromkeys(type_of(one, bounds) for one in inside))
-    if origin is Literal:
-        return " | ".join(map(str, inside))
-    if origin is dict:
-        return "table" if inside[1] is Any else f"table of {type_of(inside[1])}"
-    if origin in (list, tuple, set, frozenset):
-        words = ", ".join(type_of(one) for one in inside if one is not ...)
-        return f"list of ({words})" if " | " in words or ", " in words else f"list of {words}"
-    words = _PLAIN.get(kind, getattr(kind, "__name__", str(kind)))
-    signs = [f"{sign} {getattr(one, name)}" for one in bounds for name, sign in _BOUNDS.items() if hasattr(one, name)]
-    return f"{words} {', '.join(signs)}" if signs and kind in (int, float) else words

@@ -15,7 +15,7 @@ import kdcli
 from kdcli import registry
 from kdcli.config import files
 from kdcli.config.schema import Settings, flags_of
-from kdcli.config.table import explain, nearest, unknown
+from kdcli.config.table import explain, nearest, options_of, unknown
 from kdcli.errors import KdError, PluginError, ProfileError, UsageError, each, raise_all
 
 PREFIX = "KD_"
@@ -49,7 +49,7 @@ class Profile:
         found: list[dict[str, Any]] = []
         blocks = [f"# {self.name}, every setting explained"]
         for prefix, model in chapters.items():
-            for option in files.options_of(model, prefix):
+            for option in options_of(model, prefix):
                 if option.key in _OF_PLUGINS:
                     continue
                 value: Any = values
