@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 CARD = "Model card"
 
-Int8 = Annotated[bool, switch(RUN, "--int8/--no-int8", "A graph with 8-bit weights too.", "yes")]
+Int8 = Annotated[bool, switch(RUN, "--int8", "A graph with 8-bit weights too.", "yes")]
 Check = Annotated[
-    bool, switch(RUN, "--check/--no-check", "Compare with PyTorch on random words, and on dev texts of a run.", "yes")
+    bool, switch(RUN, "--check", "Compare with PyTorch on random words, and on dev texts of a run.", "yes")
 ]
 Licence = Annotated[str, option(CARD, "--license", "Licence, by its name on the Hub: mit.", "NAME", default="unknown")]
 Language = Annotated[str, option(CARD, "--language", "ISO 639 code of the texts' language.", "CODE", default="en")]
@@ -27,7 +27,7 @@ Dataset = Annotated[
     option(CARD, "--dataset", "Name of the training texts on the Hub.", "NAME", default="known for GLUE's tasks"),
 ]
 
-Single = Annotated[bool, switch(FILES, "--single/--no-single", "One .html file that opens from the disk.")]
+Single = Annotated[bool, switch(FILES, "--single", "One .html file that opens from the disk.")]
 _RUNTIME = "The page's libraries: a folder with what `npm pack` has written, or the address of a registry of npm."
 Runtime = Annotated[
     str | None, option(FILES, "--runtime", _RUNTIME, "FOLDER|URL", "npm, from its cache or the network")

@@ -60,7 +60,8 @@ def option(panel: str, names: str, help: str, metavar: str | None = None, defaul
 
 def switch(panel: str, names: str, help: str, default: str = "no") -> Any:
     """Return an option that takes no value: ``--x/--no-x``, with the default shown."""
-    return option(panel, names, help, "", default)
+    name, *short = names.split()
+    return option(panel, " ".join([f"{name}/--no-{name[2:]}", *short]), help, "", default)
 
 
 def _profiles(incomplete: str) -> list[str]:
@@ -97,10 +98,10 @@ _SHARED = {
     "input": option(FILES, "--input -i", "Table: .tsv .csv .jsonl .parquet .txt, each also with .gz.", "FILE"),
     "output": option(FILES, "--output -o", "File or folder to write.", "PATH"),
     "run_dir": option(FILES, "--run-dir", "Folder of the run.", "FOLDER", "runs/PROFILE"),
-    "force": switch(FILES, "--force/--no-force -f", "Replace existing output."),
-    "offline": switch(MACHINE, "--offline/--no-offline", "Download nothing: take models from folders or the cache."),
+    "force": switch(FILES, "--force -f", "Replace existing output."),
+    "offline": switch(MACHINE, "--offline", "Download nothing: take models from folders or the cache."),
     "resume": option(RUN, "--resume", "auto: continue a killed run; never: start again.", default="auto"),
-    "dry_run": switch(RUN, "--dry-run/--no-dry-run -n", "Show what would run, and why; run nothing."),
+    "dry_run": switch(RUN, "--dry-run -n", "Show what would run, and why; run nothing."),
     "first": option(RUN, "--from", "First stage to run.", "STAGE", "the first"),
     "until": option(RUN, "--until", "Last stage to run.", "STAGE", "the last"),
     "only": option(RUN, "--only", "The one stage to run.", "STAGE", "all"),

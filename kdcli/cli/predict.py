@@ -22,14 +22,11 @@ if TYPE_CHECKING:
 Glue = Annotated[
     Path | None, option(FILES, "--glue", "Write GLUE's submission files for the test tables here.", "FOLDER")
 ]
-Probabilities = Annotated[
-    bool, switch(FILES, "--probabilities/--no-probabilities", "The probability of each label too.")
-]
+Probabilities = Annotated[bool, switch(FILES, "--probabilities", "The probability of each label too.")]
 Defer = Annotated[
-    bool,
-    switch(FILES, "--defer/--no-defer", "A column that says what the student is unsure of.", "no, but with --agree"),
+    bool, switch(FILES, "--defer", "A column that says what the student is unsure of.", "no, but with --agree")
 ]
-Keep = Annotated[bool, switch(FILES, "--keep/--no-keep", "All columns of the table, with the predictions behind them.")]
+Keep = Annotated[bool, switch(FILES, "--keep", "All columns of the table, with the predictions behind them.")]
 
 
 @command(

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 OwnName = Annotated[str, typer.Argument(metavar="NAME", help="The name of a profile of kd.")]
 Target = Annotated[Path | None, typer.Argument(metavar="FILE", help="The copy.", show_default="NAME.toml")]
-Resolved = Annotated[bool, switch("Options", "--resolved/--no-resolved", "Every setting and its origin.")]
-WithDocs = Annotated[bool, switch("Options", "--docs/--no-docs", "Every setting and its meaning.")]
+Resolved = Annotated[bool, switch("Options", "--resolved", "Every setting and its origin.")]
+WithDocs = Annotated[bool, switch("Options", "--docs", "Every setting and its meaning.")]
 
 
 @command("kd profile list")
