@@ -202,29 +202,25 @@ def _nest(key: str, value: Any) -> dict[str, Any]:
 
 def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Layer]]:
     """Lay the layers over each other, the last on top; return the values, and the layer of each dotted key."""
-    values: dict[str, Any] = {}
+    values: Any = {}
     origins: dict[str, Layer] = {}
     for layer in layers:
-        _lay(values, origins, layer.values, layer, "")
+        values = _over(values, layer.values)
+        for key, value in flatten(layer.values):
+            inside = [known for known in origins if known.startswith(f"{key}.")]
+            if value != {} or not inside:
+                # Removed first, so that the keys are in the order in which they were last set.
+                for known in [key, *inside, *(known for known in origins if key.startswith(f"{known}."))]:
+                    origins.pop(known, None)
+                origins[key] = layer
     return values, origins
 
 
-def _lay(
-    values: dict[str, Any], origins: dict[str, Layer], table: Mapping[str, Any], layer: Layer, prefix: str
-) -> None:
-    for name, value in table.items():
-        key, below = prefix + name, values.get(name)
-        if isinstance(value, Mapping) and (value or isinstance(below, Mapping)):
-            inside = dict(below) if isinstance(below, Mapping) else {}
-            if not inside:
-                origins.pop(key, None)
-            values[name] = inside
-            _lay(inside, origins, value, layer, f"{key}.")
-        else:
-            # Removed first, so that the keys are in the order in which they were last set.
-            for known in [known for known in origins if f"{known}.".startswith(f"{key}.")]:
-                del origins[known]
-            origins[key], values[name] = layer, value
+def _over(below: Any, above: Any) -> Any:
+    """Return a value that lies over another one: of two tables both, else the upper one."""
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    return {**below, **{name: _over(below.get(name), value) for name, value in above.items()}}
 
 
 def to_toml(values: Mapping[str, Any], notes: Mapping[str, str]) -> str:
