@@ -89,7 +89,7 @@ def predict_file(
     probabilities: bool = False,
     keep: bool = False,
     resume: bool = True,
-    engine: Engine | None = None,
+    engine: "Engine | None" = None,
     reporter: Reporter | None = None,
 ) -> PredictResult:
     """Write the predictions for a table to a file; ``keep`` puts them behind all columns of the table.

@@ -40,7 +40,7 @@ class Parts:
         suffix: str = ".parquet",
         more: Sequence[str] = (),
         resume: bool = True,
-        engine: Engine | None = None,
+        engine: "Engine | None" = None,
         reporter: Reporter | None = None,
     ) -> None:
         self.folder, self.suffix = folder, suffix
