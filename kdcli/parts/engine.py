@@ -7,12 +7,13 @@ model that is trained.
 
 import os
 import signal
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, partialmethod
 from multiprocessing import get_context, parent_process
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -22,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 from kdcli.api import Reporter
 from kdcli.errors import KdError
 from kdcli.files import atomic, sha256
-from kdcli.parts.reports import Reports, receiving
 
 if TYPE_CHECKING:
     from kdcli.parts.ray_engine import RayEngine
@@ -50,6 +50,50 @@ class PartFailed(KdError):
         hint = "the other parts are kept: the same command resumes"
         super().__init__(f"{path.name} failed several times: {last}", file=path.parent, hint=hint)
         self.part, self.last = part, last
+
+
+@dataclass(frozen=True)
+class Reports:
+    """A reporter, and a progress, that sends the name of what is called, with the arguments; the innermost advances."""
+
+    send: Callable[[str, tuple[Any, ...], dict[str, Any]], Any]
+
+    @contextmanager
+    def progress(self, title: str, total: int | None = None, unit: str = "rows") -> Iterator[Self]:
+        """Open a bar at the receiver."""
+        self._call("open", title, total, unit)
+        try:
+            yield self
+        finally:
+            self._call("close")
+
+    def _call(self, kind: str, *values: Any, **named: Any) -> None:
+        self.send(kind, values, named)
+
+    advance, info = partialmethod(_call, "advance"), partialmethod(_call, "info")
+    warn, metrics = partialmethod(_call, "warn"), partialmethod(_call, "metrics")
+
+
+@contextmanager
+def receiving(reporter: Reporter | None) -> Iterator[Callable[..., None]]:
+    """Give a function that hands to a reporter what processes send; each has bars of its own, in the end all closed."""
+    bars = defaultdict[int, list[tuple[ExitStack, Any]]](list)
+
+    def take(sender: int, kind: str, values: tuple[Any, ...], named: dict[str, Any]) -> None:
+        assert reporter
+        if kind == "open":
+            bar = ExitStack()
+            bars[sender].append((bar, bar.enter_context(reporter.progress(*values))))
+            every.push(bar)
+        elif kind == "close":
+            bars[sender].pop()[0].close()
+        elif kind == "advance":
+            bars[sender][-1][1].advance(*values, **named)
+        else:
+            getattr(reporter, kind)(*values, **named)
+
+    with ExitStack() as every:
+        yield take
 
 
 class LocalEngine:

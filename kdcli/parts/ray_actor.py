@@ -18,8 +18,7 @@ import numpy as np
 
 from kdcli import __version__, registry
 from kdcli.errors import KdError, MissingError, shown
-from kdcli.parts.engine import MakePart, set_places
-from kdcli.parts.reports import Reports
+from kdcli.parts.engine import MakePart, Reports, set_places
 from kdcli.registry.plugin import ENVIRONMENT, read_code_files
 
 
