@@ -22,7 +22,7 @@ STYLES = {"error": "bold red", "warning": "yellow"}
 
 
 def _complete(incomplete: str) -> list[str]:
-    from kdcli.download import SOURCES
+    from kdcli.download.get import SOURCES
 
     return [source.name for source in SOURCES if source.name.startswith(incomplete)]
 
