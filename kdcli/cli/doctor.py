@@ -40,12 +40,9 @@ class Diagnosis:
 
 @command("kd doctor")
 def doctor(request: Request) -> None:
-    with ui.reporting("kd doctor") as reporter, reporter.progress("looking", unit="checks") as progress:
-        checks = []
-        for part in (_python, _machine, _plugins):
-            for check in part():
-                checks.append(check)
-                progress.advance()
+    ui.spin("kd doctor")
+    with ui.reporting("kd doctor"):
+        checks = [*_python(), *_machine(), *_plugins()]
     broken = [check for check in checks if check.status == "broken"]
     rows = [{"what": one.name, "status": one.status, "found": one.found} for one in checks]
     for row, check in zip(rows, checks, strict=True):
