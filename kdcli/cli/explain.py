@@ -36,7 +36,7 @@ def explain(request: Request, *, label: Label = None, html: Html = None) -> None
     """Each word is masked in turn, and each two neighbours: the effect is what the answer's logit and probability
     lose. A positive one speaks for the label. JSON has all effects, also those of neighbours.
     """
-    from kdcli.evaluate.open_model import open_student
+    from kdcli.evaluate.pair import open_student
     from kdcli.files import check_output
     from kdcli.report.page import write_explanations
 

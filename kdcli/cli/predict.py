@@ -17,7 +17,7 @@ from kdcli.errors import UsageError
 if TYPE_CHECKING:
     import polars as pl
 
-    from kdcli.evaluate.predict import Model
+    from kdcli.evaluate.pair import Model
 
 Glue = Annotated[
     Path | None, option(FILES, "--glue", "Write GLUE's submission files for the test tables here.", "FOLDER")
@@ -82,7 +82,7 @@ def predict(
     set_by = (request.profile, own, request.sets, request.text_col, *request.flags.values())
     needed = pair or any(set_by) or any(name.startswith("KD_") for name in os.environ)
     settings = request.load_for_model(own) if needed else None
-    from kdcli.evaluate.open_model import open_deferring, open_student, open_teacher
+    from kdcli.evaluate.pair import open_deferring, open_student, open_teacher
     from kdcli.evaluate.predict import predict_file
     from kdcli.files import check_output
     from kdcli.parts import engine_of

@@ -6,15 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, UsageError
-from kdcli.evaluate.pair import DeferringStudent, PairSpeed
+from kdcli.evaluate.pair import DeferringStudent, Model, PairSpeed
 from kdcli.parts import Engine, Loaded, LocalEngine, Parts, in_turn
 from kdcli.tables.text_lines import STDIN, read_lines
 from kdcli.tasks import answers as answering
@@ -26,17 +25,6 @@ ROWS = 4096
 """Rows of a part: enough that batches of one length are padded little, few enough to lose little. A model that gains
 by more, because it computes shared beginnings of texts once, says so in its ``part_rows``."""
 _READING = {"layout", "text_columns", "bad_rows", "quoting", "separator"}  # settings that say how a table is read
-
-
-class Model(Protocol):
-    """A loaded student or teacher."""
-
-    @property
-    def task(self) -> Task:
-        """The task that it predicts."""
-
-    def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
-        """Return ``float32 [rows, task.outputs]`` for the text columns."""
 
 
 @dataclass(frozen=True)
