@@ -105,10 +105,8 @@ class DeferringStudent:
         if self.calibration.errors(self.target) is None:
             reporter.warn(too_few(self.calibration, self.target))
         else:
-            share = self.counts["deferred"] / max(1, self.counts["texts"])
-            reporter.info(
-                f"{share:.1%} of {self.counts['texts']:,} texts are deferred, for an agreement of {self.target:g}"
-            )
+            texts, share = self.counts["texts"], self.counts["deferred"] / max(1, self.counts["texts"])
+            reporter.info(f"{share:.1%} of {texts:,} texts are deferred, for an agreement of {self.target:g}")
         if (speed := self.speed()) and speed.teacher_per_second:
             own = f"the teacher by itself about {speed.teacher_per_second:,.0f}"
             reporter.info(f"student and teacher together: {speed.per_second:,.0f} texts/s; {own}")
