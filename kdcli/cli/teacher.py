@@ -43,16 +43,7 @@ def export(request: Request) -> None:
 @command(
     "kd teacher audit --profile sst2 --data-dir data/SST-2 --rows 500",
     options=(
-        "profile",
-        "task",
-        "teacher",
-        "teachers.*",
-        "seed",
-        "device",
-        "precision",
-        "offline",
-        "run_dir",
-        "dry_run",
+        *("profile", "task", "teacher", "teachers.*", "seed", "device", "precision", "offline", "run_dir", "dry_run"),
     ),
     about={"dry_run": "Show what it would take, of a teacher behind a server; ask nothing."},
 )
