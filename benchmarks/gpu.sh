@@ -12,6 +12,7 @@ cd "$(dirname "$0")/.." || exit 1
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 RAY_AUTH_MODE=disabled
 ROOT=$(mktemp -d)
 trap 'rm -rf "$ROOT"' EXIT
+export RAY_TMPDIR=$ROOT  # where Ray leaves the address of a cluster that is gone
 KD=("$PYTHON" -m kdcli --json --no-progress)
 SMALL=(--set transfer.method=lite+heavy --set transfer.heavy.num_samples=2000)
 TEXTS=20000 PRECISIONS=(fp32 bf16 fp16)

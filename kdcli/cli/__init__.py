@@ -285,14 +285,14 @@ def _usage(error: Exception) -> UsageError:
 def _option_hint(typed: str, context: Any) -> str | None:
     """Name the option that is meant: one of the command, or a setting that only ``--set`` takes there."""
     from kdcli.config.schema import Settings
-    from kdcli.config.table import keys, nearest
+    from kdcli.config.table import nearest, options_of
 
     options = [name for option in context.command.params for name in option.opts if name.startswith("--")]
     name = typed.lstrip("-").replace("_", "-")
     name = OTHER_NAMES.get(name, name)
     if f"--{name}" in options:
         return f"did you mean --{name}?"
-    found = [key for key in keys(Settings) if key.rpartition(".")[2] == name.replace("-", "_")]
+    found = [one.key for one in options_of(Settings) if one.key.rpartition(".")[2] == name.replace("-", "_")]
     if found and "--set" in options:
         return f"it is a setting of one stage: {' or '.join(f'--set {key}=VALUE' for key in found)}"
     close = nearest(f"--{name}", options)

@@ -1,7 +1,5 @@
 """``kd bench``: the speed, size and memory of a student, beside its teacher."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,14 +58,14 @@ def bench(request: Request, *, onnx: Onnx = None, seconds: Seconds = 3.0) -> Non
     ui.show(report, _described)
 
 
-def _described(report: BenchReport) -> RenderableType:
+def _described(report: "BenchReport") -> RenderableType:
     machine = ", ".join(f"{name} {value}" for name, value in report.machine.items())
     texts = f"{report.texts:,} texts of {report.source}, {report.words:.1f} words each; {machine}"
     figures = {model.name: _figures(model, report.teacher) for model in report.models}
     return Group(ui.columns(figures), Text(), Text(texts), Text(NOTE, "dim"))
 
 
-def _figures(model: Measurement, teacher: Measurement | None) -> dict[str, object]:
+def _figures(model: "Measurement", teacher: "Measurement | None") -> dict[str, object]:
     """Return the figures of a model by name, and how many times better than the teacher's they are."""
     figures: dict[str, object] = {
         **{f"sentences/s, batch {batch}": _number(value) for batch, value in model.per_second.items()},

@@ -1,7 +1,5 @@
 """``kd data``: list and get tasks, word vectors and transfer sets; check the tables of a task."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +22,7 @@ STYLES = {"error": "bold red", "warning": "yellow"}
 
 
 def _complete(incomplete: str) -> list[str]:
-    from kdcli.download import SOURCES
+    from kdcli.download.get import SOURCES
 
     return [source.name for source in SOURCES if source.name.startswith(incomplete)]
 
@@ -59,19 +57,15 @@ def get(request: Request, *, name: Name, url: Url = None) -> None:
 
 
 def _sources(result: dict[str, Any]) -> RenderableType:
-    rows = [
-        {
-            **{name: source[name] for name in ("name", "kind")},
-            "from": urlsplit(source["address"]).hostname or source["address"],
-            **{name: source[name] for name in ("here", "about")},
-            "size": source["size"] and decimal(source["size"], precision=2),
-        }
-        for source in result["sources"]
-    ]
+    rows = []
+    for source in result["sources"]:
+        shown = {"from": urlsplit(source["address"]).hostname or source["address"]}
+        shown |= {"size": source["size"] and decimal(source["size"], precision=2)}
+        rows.append({name: (source | shown)[name] for name in ("name", "kind", "from", "here", "about", "size")})
     return ui.records(rows, numbers=False)
 
 
-def _result(result: GetResult) -> RenderableType:
+def _result(result: "GetResult") -> RenderableType:
     files = [{**vars(file), "size": decimal(file.size)} for file in result.files]
     about = {"folder": result.folder, "from": result.address, "by": result.cite}
     before = [] if result.done else [Text("it is here already: nothing to do")]
@@ -98,7 +92,7 @@ def check(request: Request) -> None:
         raise typer.Exit(DataError.exit_code)
 
 
-def _described(report: DataReport) -> RenderableType:
+def _described(report: "DataReport") -> RenderableType:
     parts: list[RenderableType] = []
     if report.tables:
         files = {one.name: f"{one.file}: {one.layout}{'' if one.whole else '; read in part'}" for one in report.tables}
@@ -111,7 +105,7 @@ def _described(report: DataReport) -> RenderableType:
     return Group(*parts)
 
 
-def _figures(table: TableReport) -> dict[str, object]:
+def _figures(table: "TableReport") -> dict[str, object]:
     """Return what a table is like; what is odd about it stands among the problems."""
     figures: dict[str, object] = {"rows": table.rows}
     for one in table.labels.known if table.labels else ():
@@ -131,7 +125,7 @@ def _figures(table: TableReport) -> dict[str, object]:
     return figures | {name: count for name, count in seldom.items() if count}
 
 
-def _problem(problem: Problem) -> Iterator[Text]:
+def _problem(problem: "Problem") -> Iterator[Text]:
     place = Path(problem.file).name if problem.file else problem.key or ""
     row = "" if problem.row is None else f", row {problem.row:,}"
     yield Text.assemble((problem.level, STYLES[problem.level]), f"  {place}  {problem.what}{row}")

@@ -1,7 +1,5 @@
 """``kd distil``: a classifier and texts in, a student out."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -103,7 +101,7 @@ def distil(
     ui.show(result, lambda found: _view(found) if isinstance(found, DistilResult) else ui.describe(found))
 
 
-def _view(result: DistilResult) -> RenderableType:
+def _view(result: "DistilResult") -> RenderableType:
     page = [f"report: {result.report}"] if result.report else []
     lines = [*deferral_lines(result.deferral), f"student: {result.student}", *page, result.outlook]
     more = {

@@ -11,6 +11,7 @@ from typing import Literal
 
 import psutil
 import typer
+from rich.filesize import decimal
 
 from kdcli.cli import ui
 from kdcli.cli.options import Request, command
@@ -39,14 +40,15 @@ class Diagnosis:
 
 @command("kd doctor")
 def doctor(request: Request) -> None:
-    with ui.reporting("kd doctor") as reporter, reporter.progress("looking", unit="checks") as progress:
-        checks = []
-        for part in (_python, _machine, _plugins):
-            for check in part():
-                checks.append(check)
-                progress.advance()
+    ui.spin("kd doctor")
+    with ui.reporting("kd doctor"):
+        checks = [*_python(), *_machine(), *_plugins()]
     broken = [check for check in checks if check.status == "broken"]
-    ui.show({"fine": not broken, "checks": checks}, lambda _: ui.records([*map(_row, checks)], numbers=False))
+    rows = [{"what": one.name, "status": one.status, "found": one.found} for one in checks]
+    for row, check in zip(rows, checks, strict=True):
+        if check.hint and check.status != "fine":
+            row["found"] += f"; {check.hint}"
+    ui.show({"fine": not broken, "checks": checks}, lambda _: ui.records(rows, numbers=False))
     if broken:
         raise typer.Exit(broken[0].exit_code)
 
@@ -68,9 +70,9 @@ def _machine() -> Iterator[Diagnosis]:
     yield Diagnosis("cores", "fine", str(usable_cores()))
     memory, disk = psutil.virtual_memory().available, shutil.disk_usage(Path.cwd()).free
     hint = "a smaller student.batch_size and teacher.export.batch_size need less"
-    yield Diagnosis("memory free", "look" if memory < LITTLE_MEMORY else "fine", _gigabytes(memory), hint)
+    yield Diagnosis("memory free", "look" if memory < LITTLE_MEMORY else "fine", decimal(memory), hint)
     hint = "runs are written to --run-dir: name a place with more"
-    yield Diagnosis("disk free", "look" if disk < LITTLE_DISK else "fine", f"{_gigabytes(disk)} here", hint)
+    yield Diagnosis("disk free", "look" if disk < LITTLE_DISK else "fine", f"{decimal(disk)} here", hint)
     try:
         import torch
     except Exception:
@@ -78,7 +80,7 @@ def _machine() -> Iterator[Diagnosis]:
     for number in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(number)
         bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: use fp16"
-        yield Diagnosis(f"cuda:{number}", "fine", f"{gpu.name}, {_gigabytes(gpu.total_memory)}, {bf16}")
+        yield Diagnosis(f"cuda:{number}", "fine", f"{gpu.name}, {decimal(gpu.total_memory)}, {bf16}")
     if torch.backends.mps.is_available():
         yield Diagnosis("mps", "fine", "Apple GPU")
     elif not torch.cuda.device_count():
@@ -105,12 +107,3 @@ def _plugins() -> Iterator[Diagnosis]:
 
 def _fault(name: str, error: KdError, status: Status = "broken") -> Diagnosis:
     return Diagnosis(name, status, "; ".join(map(str, each(error))), each(error)[0].hint, error.exit_code)
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:.1f} GB"
-
-
-def _row(check: Diagnosis) -> dict[str, object]:
-    hint = f"; {check.hint}" if check.hint and check.status != "fine" else ""
-    return {"what": check.name, "status": check.status, "found": check.found + hint}

@@ -1,7 +1,5 @@
 """``kd eval``: the scores of a student, their intervals, and whether it is better than another."""
 
-from __future__ import annotations
-
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -67,7 +65,7 @@ def eval_(request: Request, *, against: Against = None, split: Split = "dev") ->
     ui.show(report, report_view)
 
 
-def report_view(report: EvalReport) -> RenderableType:
+def report_view(report: "EvalReport") -> RenderableType:
     """Show all scores of all tables."""
     folders = ui.describe(report.models)
     note = "metrics x 100, with 95 % intervals of a bootstrap; ECE: 15 bins of equal width (Guo et al. 2017)"
@@ -75,7 +73,7 @@ def report_view(report: EvalReport) -> RenderableType:
     return Group(folders, *panels, Text(note, "dim"))
 
 
-def _table(name: str, table: TableEvaluation, report: EvalReport) -> Panel:
+def _table(name: str, table: "TableEvaluation", report: "EvalReport") -> Panel:
     figures = {model: _figures(evaluation, report) for model, evaluation in table.models.items()}
     parts: list[RenderableType] = [ui.columns(figures)]
     if report.labels and len(report.labels) <= MOST_CLASSES:
@@ -89,7 +87,7 @@ def _table(name: str, table: TableEvaluation, report: EvalReport) -> Panel:
     return ui.panel(f"{name}: {table.rows:,} rows{without}", *parts)
 
 
-def _figures(evaluation: Evaluation, report: EvalReport) -> dict[str, object]:
+def _figures(evaluation: "Evaluation", report: "EvalReport") -> dict[str, object]:
     titles = {**{name: name for name in evaluation.metrics}, "f1": report.f1}
     if report.f1 == "macro f1":  # of more than two classes the two are one
         titles.pop("macro_f1", None)
@@ -111,13 +109,13 @@ def _figures(evaluation: Evaluation, report: EvalReport) -> dict[str, object]:
     return shown
 
 
-def _confusion(model: str, evaluation: Evaluation, labels: list[str]) -> Table:
+def _confusion(model: str, evaluation: "Evaluation", labels: list[str]) -> Table:
     answers = [f"answer {label}" for label in labels]
     rows = zip(labels, evaluation.confusion or [], strict=True)
     return ui.records([{f"{model}: label": label, **dict(zip(answers, row, strict=True))} for label, row in rows])
 
 
-def _comparison(comparison: Comparison) -> Table:
+def _comparison(comparison: "Comparison") -> Table:
     rows: list[dict[str, object]] = [
         {
             f"{comparison.first} - {comparison.second}": name,

@@ -1,7 +1,5 @@
 """``kd explain``: which words make a student decide so, coloured on a terminal, as JSON, or as one HTML page."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from rich.console import Group
 from rich.text import Text
 
+from kdcli.api import Reporter
 from kdcli.cli import ui
 from kdcli.cli.options import FILES, SETTINGS, Request, command, option
 from kdcli.cli.predict import with_columns_of_run
 
 if TYPE_CHECKING:
-    from kdcli.api import Reporter
     from kdcli.student.explain import Explanation
     from kdcli.student.student import Student
 
@@ -38,7 +36,7 @@ def explain(request: Request, *, label: Label = None, html: Html = None) -> None
     """Each word is masked in turn, and each two neighbours: the effect is what the answer's logit and probability
     lose. A positive one speaks for the label. JSON has all effects, also those of neighbours.
     """
-    from kdcli.evaluate.open_model import open_student
+    from kdcli.evaluate.pair import open_student
     from kdcli.files import check_output
     from kdcli.report.page import write_explanations
 
@@ -58,7 +56,7 @@ def explain(request: Request, *, label: Label = None, html: Html = None) -> None
             return  # nobody reads them any more
 
 
-def _read(request: Request, student: Student, reporter: Reporter) -> Iterator[list[Any]]:
+def _read(request: Request, student: "Student", reporter: Reporter) -> Iterator[list[Any]]:
     """Read texts, some at once: lines as soon as they are there."""
     from kdcli.tables.text_lines import read_lines
     from kdcli.tasks.split import stream_table, table_settings
@@ -77,7 +75,7 @@ def _read(request: Request, student: Student, reporter: Reporter) -> Iterator[li
         yield from (rows[begin : begin + ROWS] for begin in range(0, len(rows), ROWS))
 
 
-def _view(found: Explanation) -> Group:
+def _view(found: "Explanation") -> Group:
     """Show a text below its answer, its words in green (for it) and red (against it), and the largest effects."""
     answer = f"{found.logit:.2f}" if found.probability is None else f"{found.label} {found.probability:.1%}"
     texts = [Text.assemble("  ", *((piece, _style(effect)) for piece, effect in line)) for line in found.marked()]

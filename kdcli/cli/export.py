@@ -1,26 +1,24 @@
 """``kd export``: a student as ONNX, as a web page, as one file that predicts, or for the Hugging Face Hub."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Group
 from rich.text import Text
 
 from kdcli.cli import ui
 from kdcli.cli.options import FILES, RUN, Request, command, option, switch
+from kdcli.errors import DataError
 
 if TYPE_CHECKING:
     from kdcli.config.load import Profile
-    from kdcli.config.schema import TaskSettings
 
 CARD = "Model card"
 
-Int8 = Annotated[bool, switch(RUN, "--int8/--no-int8", "A graph with 8-bit weights too.", "yes")]
+Int8 = Annotated[bool, switch(RUN, "--int8", "A graph with 8-bit weights too.", "yes")]
 Check = Annotated[
-    bool, switch(RUN, "--check/--no-check", "Compare with PyTorch on random words, and on dev texts of a run.", "yes")
+    bool, switch(RUN, "--check", "Compare with PyTorch on random words, and on dev texts of a run.", "yes")
 ]
 Licence = Annotated[str, option(CARD, "--license", "Licence, by its name on the Hub: mit.", "NAME", default="unknown")]
 Language = Annotated[str, option(CARD, "--language", "ISO 639 code of the texts' language.", "CODE", default="en")]
@@ -29,7 +27,7 @@ Dataset = Annotated[
     option(CARD, "--dataset", "Name of the training texts on the Hub.", "NAME", default="known for GLUE's tasks"),
 ]
 
-Single = Annotated[bool, switch(FILES, "--single/--no-single", "One .html file that opens from the disk.")]
+Single = Annotated[bool, switch(FILES, "--single", "One .html file that opens from the disk.")]
 _RUNTIME = "The page's libraries: a folder with what `npm pack` has written, or the address of a registry of npm."
 Runtime = Annotated[
     str | None, option(FILES, "--runtime", _RUNTIME, "FOLDER|URL", "npm, from its cache or the network")
@@ -45,19 +43,20 @@ Runtime = Annotated[
 def onnx(request: Request, *, int8: Int8 = True, check: Check = True) -> None:
     """The float32 graph must give PyTorch's logits within 1e-5, padded or not; the 8-bit graph's distance is shown."""
     from kdcli.export.onnx import export_onnx
+    from kdcli.tasks.split import split_files
 
     student, output = _places(request)
     profile = _profile(request)
+    dev = None
+    if check and profile is not None:
+        task = profile.settings.task
+        try:
+            dev = task if request.profile is not None or split_files(task, "dev") else None
+        except DataError as error:  # the run's data are gone
+            ui.info(f"{error}: random words alone are compared")
     with ui.reporting("export onnx") as reporter:
-        exported = export_onnx(
-            student=student,
-            output=output,
-            int8=int8,
-            check=check,
-            dev=_dev(profile, required=request.profile is not None) if check else None,
-            force=request.force,
-            reporter=reporter,
-        )
+        how: dict[str, Any] = {"int8": int8, "check": check, "dev": dev, "force": request.force, "reporter": reporter}
+        exported = export_onnx(student=student, output=output, **how)
     ui.show(exported)
 
 
@@ -133,7 +132,7 @@ def _places(request: Request) -> tuple[Path, Path]:
     return student_folder(request.student), request.output
 
 
-def _profile(request: Request) -> Profile | None:
+def _profile(request: Request) -> "Profile | None":
     """Return the profile of the command line, or that of the student's run; None where there is neither."""
     from kdcli.run.folder import profile_of
 
@@ -141,18 +140,3 @@ def _profile(request: Request) -> Profile | None:
     alone = request.profile is None and request.flags.get("task.data_dir") is None
     own = profile_of(request.student) if alone else None
     return request.load(str(own) if own else None, uses=()) if request.profile or own or not alone else None
-
-
-def _dev(profile: Profile | None, *, required: bool) -> TaskSettings | None:
-    """Return the settings that name the dev texts; None without a profile, or where a run's data are gone."""
-    from kdcli.errors import DataError
-    from kdcli.tasks.split import split_files
-
-    if profile is None:
-        return None
-    task = profile.settings.task
-    try:
-        return task if required or split_files(task, "dev") else None
-    except DataError as error:
-        ui.info(f"{error}: random words alone are compared")
-        return None

@@ -1,7 +1,5 @@
 """The options of commands: those of settings come from the schema, all others are declared here, once."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import os
@@ -62,7 +60,8 @@ def option(panel: str, names: str, help: str, metavar: str | None = None, defaul
 
 def switch(panel: str, names: str, help: str, default: str = "no") -> Any:
     """Return an option that takes no value: ``--x/--no-x``, with the default shown."""
-    return option(panel, names, help, "", default)
+    name, *short = names.split()
+    return option(panel, " ".join([f"{name}/--no-{name[2:]}", *short]), help, "", default)
 
 
 def _profiles(incomplete: str) -> list[str]:
@@ -99,10 +98,10 @@ _SHARED = {
     "input": option(FILES, "--input -i", "Table: .tsv .csv .jsonl .parquet .txt, each also with .gz.", "FILE"),
     "output": option(FILES, "--output -o", "File or folder to write.", "PATH"),
     "run_dir": option(FILES, "--run-dir", "Folder of the run.", "FOLDER", "runs/PROFILE"),
-    "force": switch(FILES, "--force/--no-force -f", "Replace existing output."),
-    "offline": switch(MACHINE, "--offline/--no-offline", "Download nothing: take models from folders or the cache."),
+    "force": switch(FILES, "--force -f", "Replace existing output."),
+    "offline": switch(MACHINE, "--offline", "Download nothing: take models from folders or the cache."),
     "resume": option(RUN, "--resume", "auto: continue a killed run; never: start again.", default="auto"),
-    "dry_run": switch(RUN, "--dry-run/--no-dry-run -n", "Show what would run, and why; run nothing."),
+    "dry_run": switch(RUN, "--dry-run -n", "Show what would run, and why; run nothing."),
     "first": option(RUN, "--from", "First stage to run.", "STAGE", "the first"),
     "until": option(RUN, "--until", "Last stage to run.", "STAGE", "the last"),
     "only": option(RUN, "--only", "The one stage to run.", "STAGE", "all"),
@@ -143,7 +142,7 @@ class Request:
 
     def load(
         self, default: str | None = None, *, uses: Collection[Group] = GROUPS, settings: Mapping[str, Any] | None = None
-    ) -> Profile:
+    ) -> "Profile":
         """Load the profile of the command, or ``default``, with its flags and ``settings`` on top."""
         from kdcli.config.load import load_profile
 
@@ -157,14 +156,14 @@ class Request:
         flags = {**self.flags, **of_columns, **(settings or {})}
         return load_profile(self.profile or default, sets=self.sets or (), flags=flags, uses=uses)
 
-    def load_for_model(self, own: Path | None) -> Settings:
+    def load_for_model(self, own: Path | None) -> "Settings":
         """Load the settings of a command whose model knows its task; ``own`` is the profile of the model's run."""
         # Without a profile the task has no labels: a metric of scores passes the checks, the model brings its own.
         settings = {} if self.profile or own else {"task.metric": "pearson"}
         request = self if self.profile or own is None else replace(self, profile=str(own))
         return request.load(uses=(), settings=settings).settings
 
-    def run_options(self) -> RunOptions:
+    def run_options(self) -> "RunOptions":
         """Return the options that all stages share."""
         from kdcli.run.runner import RunOptions
 
@@ -258,7 +257,7 @@ def _of(name: str) -> Iterator[tuple[inspect.Parameter, str]]:
         yield _parameter(name, _SHARED[name], get_type_hints(Request)[name], getattr(Request, name)), name
 
 
-def _of_setting(key: str, setting: FieldInfo, flag: Flag) -> inspect.Parameter:
+def _of_setting(key: str, setting: "FieldInfo", flag: "Flag") -> inspect.Parameter:
     """Return the parameter of a setting; the schema checks its value, except that choices are choices."""
     kind, default = setting.annotation, setting.get_default()
     own = f"the profile's {key}"

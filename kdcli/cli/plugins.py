@@ -40,7 +40,7 @@ def list_(request: Request) -> None:
 def show(request: Request, *, name: PluginName) -> None:
     from pydantic import BaseModel
 
-    from kdcli.config.files import options_of
+    from kdcli.config.table import options_of
 
     shown = []
     for plugin in registry.find_all(name):
@@ -76,9 +76,8 @@ def check(request: Request, *, name: PluginName, sets: Sets = None, model: Model
     found = []
     for plugin in registry.find_all(name):
         if model and plugin.group != "teachers":
-            raise UsageError(
-                "--model is for teachers", key="--model", hint="leave it out, or set an option: --set model=..."
-            )
+            hint = "leave it out, or set an option: --set model=..."
+            raise UsageError("--model is for teachers", key="--model", hint=hint)
         with ui.reporting("kd plugins check") as reporter:  # what a plugin prints when it is imported is no result
             table = _options(plugin, sets or ())
             checks = check_plugin(plugin.group, plugin.name, table, model=model, reporter=reporter)

@@ -1,17 +1,14 @@
 """``kd predict``: labels, or scores, for a table or for lines of text. It imports only what its model needs."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from kdcli.api import QuietReporter
+from kdcli.api import Progress, QuietReporter, Reporter
 from kdcli.cli import ui
 from kdcli.cli.options import FILES, Request, command, option, switch
 from kdcli.cli.progress import stop_spinner
@@ -20,20 +17,16 @@ from kdcli.errors import UsageError
 if TYPE_CHECKING:
     import polars as pl
 
-    from kdcli.api import Progress, Reporter
-    from kdcli.evaluate.predict import Model
+    from kdcli.evaluate.pair import Model
 
 Glue = Annotated[
     Path | None, option(FILES, "--glue", "Write GLUE's submission files for the test tables here.", "FOLDER")
 ]
-Probabilities = Annotated[
-    bool, switch(FILES, "--probabilities/--no-probabilities", "The probability of each label too.")
-]
+Probabilities = Annotated[bool, switch(FILES, "--probabilities", "The probability of each label too.")]
 Defer = Annotated[
-    bool,
-    switch(FILES, "--defer/--no-defer", "A column that says what the student is unsure of.", "no, but with --agree"),
+    bool, switch(FILES, "--defer", "A column that says what the student is unsure of.", "no, but with --agree")
 ]
-Keep = Annotated[bool, switch(FILES, "--keep/--no-keep", "All columns of the table, with the predictions behind them.")]
+Keep = Annotated[bool, switch(FILES, "--keep", "All columns of the table, with the predictions behind them.")]
 
 
 @command(
@@ -89,7 +82,7 @@ def predict(
     set_by = (request.profile, own, request.sets, request.text_col, *request.flags.values())
     needed = pair or any(set_by) or any(name.startswith("KD_") for name in os.environ)
     settings = request.load_for_model(own) if needed else None
-    from kdcli.evaluate.open_model import open_deferring, open_student, open_teacher
+    from kdcli.evaluate.pair import open_deferring, open_student, open_teacher
     from kdcli.evaluate.predict import predict_file
     from kdcli.files import check_output
     from kdcli.parts import engine_of
@@ -100,7 +93,7 @@ def predict(
         from kdcli.evaluate.submission import begun_files, predict_glue, submission_files
 
         outputs, begun = list(submission_files(settings.task, glue)), begun_files(glue)
-    with ui.reporting("predict") as reporter, ExitStack() as ending:
+    with ui.reporting("predict") as reporter:
         if request.student is not None:
             loaded = open_student(request.student, settings.device if settings else "auto")
             if defer:
@@ -122,8 +115,6 @@ def predict(
             loaded.warn(reporter)
             return
         engine = engine_of(settings) if settings and not loaded.is_remote else None
-        if engine is not None:
-            ending.callback(engine.stop)
         how: dict[str, Any] = {"resume": request.resume == "auto", "engine": engine, "reporter": reporter}
         how |= {"origin": loaded.origin()}
         if glue is not None and table is not None:
@@ -184,7 +175,7 @@ def _own_profile(request: Request, glue: Path | None) -> Path | None:
 
 
 def _write_stream(
-    request: Request, model: Model, table: Any, probabilities: bool, lines: bool, reporter: Reporter
+    request: Request, model: "Model", table: Any, probabilities: bool, lines: bool, reporter: Reporter
 ) -> None:
     """Write predictions as they are made: to a file, as JSON, or as TSV until nobody reads them any more."""
     stop_spinner()  # somebody may type the lines
@@ -209,7 +200,7 @@ def _write_stream(
                     return
 
 
-def _counted(batches: Iterator[pl.DataFrame], progress: Progress) -> Iterator[pl.DataFrame]:
+def _counted(batches: "Iterator[pl.DataFrame]", progress: Progress) -> "Iterator[pl.DataFrame]":
     for batch in batches:
         yield batch
         progress.advance(batch.height)

@@ -1,26 +1,24 @@
 """``kd profile``: list, show, copy and check profiles."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
+from kdcli.api import Reporter
 from kdcli.cli import ui
 from kdcli.cli.options import ProfileName, Request, command, switch
 from kdcli.config import files
 from kdcli.errors import DataError, UsageError, raise_all
 
 if TYPE_CHECKING:
-    from kdcli.api import Reporter
     from kdcli.config.load import Profile
 
 OwnName = Annotated[str, typer.Argument(metavar="NAME", help="The name of a profile of kd.")]
 Target = Annotated[Path | None, typer.Argument(metavar="FILE", help="The copy.", show_default="NAME.toml")]
-Resolved = Annotated[bool, switch("Options", "--resolved/--no-resolved", "Every setting and its origin.")]
-WithDocs = Annotated[bool, switch("Options", "--docs/--no-docs", "Every setting and its meaning.")]
+Resolved = Annotated[bool, switch("Options", "--resolved", "Every setting and its origin.")]
+WithDocs = Annotated[bool, switch("Options", "--docs", "Every setting and its meaning.")]
 
 
 @command("kd profile list")
@@ -47,7 +45,7 @@ def show(request: Request, *, name: ProfileName, resolved: Resolved = False, doc
         result: dict[str, Any] = {"name": profile.name, "settings": settings, "origins": profile.origins}
         ui.show(result, lambda _: _toml(profile.to_toml(with_origins=True)))
         return
-    explained, text = files.explain(profile)
+    explained, text = profile.explain()
     ui.show({"name": profile.name, "settings": explained}, lambda _: _toml(text))
 
 
@@ -78,7 +76,7 @@ def check(request: Request, *, name: ProfileName) -> None:
     ui.show(result, lambda _: Text(f"{name} is valid: {len(profile.origins)} settings; {tables}"))
 
 
-def _check_data(profile: Profile, reporter: Reporter) -> str | None:
+def _check_data(profile: "Profile", reporter: Reporter) -> str | None:
     """Check the tables and the stages; return the data folder, or None where there is none."""
     from kdcli.run.runner import RunOptions, run_stages
     from kdcli.tasks.check import check_data

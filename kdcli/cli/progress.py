@@ -1,18 +1,19 @@
 """Progress: a live panel on a terminal, a plain line every few seconds elsewhere."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.live import Live
     from rich.progress import Progress as Tasks
 
 MARGIN = 3
@@ -22,13 +23,10 @@ _spinners: list[Live] = []
 
 def start_spinner(console: Console, title: str) -> None:
     """Show a spinner on a terminal until ``stop_spinner``."""
-    from rich.live import Live
     from rich.spinner import Spinner
 
-    stop_spinner()
-    _spinners.append(
-        Live(Spinner("dots", f"{title}: starting"), console=console, transient=True, redirect_stdout=False)
-    )
+    spinner = Spinner("dots", f"{title}: starting")
+    _spinners.append(Live(spinner, console=console, transient=True, redirect_stdout=False))
     _spinners[-1].start()
 
 
@@ -41,9 +39,7 @@ def stop_spinner() -> None:
 class Work:
     """One piece of work: its units, its rate (of the last 30 seconds, by Rich) and the time left."""
 
-    def __init__(
-        self, tasks: Tasks, title: str, total: int | None, unit: str, advanced: Callable[[Work], None]
-    ) -> None:
+    def __init__(self, tasks: "Tasks", title: str, total: int | None, unit: str, advanced: Callable[..., None]) -> None:
         self.title, self.total, self.unit = title, total, unit
         self.done = 0
         self.shown: dict[str, float | str] = {}
@@ -107,7 +103,7 @@ class Reporting:
     interval: float = 5.0
     verbose: bool = False
     clock: Callable[[], float] = time.monotonic
-    _tasks: Tasks | None = None
+    _tasks: "Tasks | None" = None
     _printed: dict[Work, float] = field(default_factory=dict)  # what is open, and when a line of it was printed
     _live: Live | None = None
 
@@ -121,8 +117,6 @@ class Reporting:
         work = Work(self._tasks, title, total, unit, self._advanced)
         self._printed[work] = self.clock()
         if self._live is None and self.console is not None and not self.quiet:
-            from rich.live import Live
-
             # stdout goes to stderr already, see ``kdcli.cli.ui.reporting``.
             self._live = Live(console=self.console, get_renderable=self._panel, transient=True, redirect_stdout=False)
             self._live.start()
@@ -155,30 +149,19 @@ class Reporting:
             self.say(", ".join([f"{work.title}: {work.counted()}", *work.pace()]))
 
     def _panel(self) -> RenderableType:
-        from rich.console import Group
-        from rich.constrain import Constrain
-        from rich.panel import Panel
+        from rich.columns import Columns
         from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
 
         assert self.console is not None
         width = self.console.width - MARGIN
         parts: list[RenderableType] = []
-        works = list(self._printed)
-        longest = max((len(work.title) for work in works), default=0)
-        for work in works:
-            bar = ProgressBar(
-                total=work.total, completed=work.done, width=24 if width > 90 else 10, pulse=work.total is None
-            )
+        for work in list(self._printed):
+            bar = ProgressBar(work.total, work.done, 24 if width > 90 else 10, pulse=work.total is None)
             grid = Table.grid(padding=(0, 1))
-            grid.add_row(Text(work.title.ljust(longest)), bar, Text(work.counted(), no_wrap=True))
-            # A figure stays on one line with its name and unit.
-            whole = "  ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in work.pace())
-            lines = [line.replace("\N{NO-BREAK SPACE}", " ") for line in wrap(whole, max(width - 6, 1))]
-            parts += [grid, Text("\n".join(f"  {line}" for line in lines), "cyan")]
-        panel = Panel(Group(*parts), title=Text(self.title), title_align="left", border_style="dim", expand=False)
-        return Constrain(panel, width)
+            grid.add_row(Text(work.title), bar, Text(work.counted(), no_wrap=True))
+            # In columns a figure stays on one line with its name and unit.
+            parts += [grid, Columns([Text(part, "cyan") for part in work.pace()], padding=(0, 2))]
+        return Panel(Group(*parts), title=Text(self.title), title_align="left", border_style="dim", width=width)
 
 
 def duration(seconds: float) -> str:

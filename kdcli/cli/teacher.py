@@ -1,7 +1,5 @@
 """``kd teacher``: fine-tune a teacher, export its logits, compare it with gold labels."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from kdcli.cli import ui
@@ -70,7 +68,7 @@ def audit(request: Request, *, rows: Rows = 200, split: Split = "dev") -> None:
         ui.show(report, report_view)
 
 
-def _with_teacher(request: Request) -> Profile:
+def _with_teacher(request: Request) -> "Profile":
     from kdcli.run.folder import teacher_of
 
     model = teacher_of(request.teacher) if request.teacher else None

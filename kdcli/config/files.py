@@ -1,35 +1,17 @@
-"""Profiles as text: their places, their TOML, and every setting in words. Light: listings and completion import it."""
-
-from __future__ import annotations
+"""Profiles as text: their places and their TOML. Light: listings and completion import it."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
-from textwrap import wrap
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import tomli
 import tomli_w
-from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
 
 import kdcli
-from kdcli import registry
 from kdcli.config.table import nearest
 from kdcli.errors import ProfileError
-
-if TYPE_CHECKING:
-    from kdcli.config.load import Profile
-
-_PLAIN: dict[Any, str] = {
-    **{int: "whole number", float: "number", bool: "true | false", str: "text"},
-    **{NoneType: "unset", Path: "path", Any: "anything"},
-}
-_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-_OF_PLUGINS: tuple[registry.Group, ...] = ("students", "generators", "teachers")
 
 
 def folder() -> Path:
@@ -48,9 +30,6 @@ def find(profile: str | Path, beside: Path | None = None) -> Path:
     """Return the file of a profile: of a name, or itself, which ends in ``.toml`` or holds a slash.
 
     ``beside`` is the folder that it is relative to, by default the current one.
-
-    Raises:
-        ProfileError: There is no such profile.
     """
     text = str(profile)
     if isinstance(profile, Path) or text.endswith(".toml") or "/" in text:
@@ -67,11 +46,7 @@ def find(profile: str | Path, beside: Path | None = None) -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read the tables of a profile as they are in the file, ``extends`` among them.
-
-    Raises:
-        ProfileError: The file is unreadable or not TOML.
-    """
+    """Read the tables of a profile as they are in the file, ``extends`` among them."""
     try:
         return tomli.loads(path.read_bytes().decode("utf-8"))
     except tomli.TOMLDecodeError as error:
@@ -91,14 +66,6 @@ def about(path: Path) -> str:
     return "\n".join(line.lstrip("#").strip() for line in lines).strip()
 
 
-def to_toml(values: Mapping[str, Any], notes: Mapping[str, str] | None = None) -> str:
-    """Write tables inside tables as TOML, one value a line; None becomes a comment.
-
-    By dotted key, ``notes`` are comments behind a value.
-    """
-    return "\n".join(_table(values, notes or {}, ())).strip() + "\n"
-
-
 def quoted(name: str) -> str:
     """Write a key of TOML, in quotes where it needs them."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else inline(name)
@@ -113,97 +80,6 @@ def inline(value: Any) -> str:
     return tomli_w.dumps({"v": value}).removeprefix("v = ").rstrip("\n")
 
 
-def _table(values: Mapping[str, Any], notes: Mapping[str, str], path: tuple[str, ...]) -> Iterator[str]:
-    inside = {name: value for name, value in values.items() if isinstance(value, Mapping)}
-    lines = {name: _line(quoted(name), value) for name, value in values.items() if name not in inside}
-    if path and (lines or not inside):
-        yield f"[{'.'.join(map(quoted, path))}]"
-    width = max(map(len, lines.values()), default=0)
-    for name, line in lines.items():
-        note = notes.get(".".join((*path, name)))
-        yield f"{line:<{min(width, 60)}}  # {note}" if note else line
-    if lines or not inside:
-        yield ""
-    for name, value in inside.items():
-        yield from _table(value, notes, (*path, name))
-
-
-def _line(key: str, value: Any) -> str:
+def line(key: str, value: Any) -> str:
+    """Write a line of TOML; None becomes a comment."""
     return f"# {key} =" if value is None else f"{key} = {inline(value)}"
-
-
-@dataclass(frozen=True)
-class Option:
-    """One key of a table: its dotted key, type in words, default as a JSON value, and meaning."""
-
-    key: str
-    type: str
-    default: Any
-    required: bool
-    about: str
-
-
-def options_of(model: type[BaseModel], prefix: str = "") -> Iterator[Option]:
-    """Go through the options of a model and of the models inside it; keys begin with ``prefix``."""
-    for name, field in model.model_fields.items():
-        key, inside = prefix + name, field.annotation
-        if isinstance(inside, type) and issubclass(inside, BaseModel):
-            yield from options_of(inside, f"{key}.")
-            continue
-        depends = getattr(field, "default_factory_takes_validated_data", False)  # on the other options
-        default = None if field.is_required() or depends else field.get_default(call_default_factory=True)
-        kind, about = type_of(inside, field.metadata), " ".join((field.description or "").split())
-        yield Option(key, kind, to_jsonable_python(default, fallback=str), field.is_required(), about)
-
-
-def type_of(kind: Any, bounds: Iterable[Any] = ()) -> str:
-    """Return in words what an option takes: ``whole number >= 1``, ``lstm | gru``."""
-    origin, inside = get_origin(kind), get_args(kind)
-    if origin is Annotated:
-        return type_of(inside[0], [one for more in inside[1:] for one in getattr(more, "metadata", [more])])
-    if origin in (Union, UnionType):
-        return " | ".join(dict.fromkeys(type_of(one, bounds) for one in inside))
-    if origin is Literal:
-        return " | ".join(map(str, inside))
-    if origin is dict:
-        return "table" if inside[1] is Any else f"table of {type_of(inside[1])}"
-    if origin in (list, tuple, set, frozenset):
-        words = ", ".join(type_of(one) for one in inside if one is not ...)
-        return f"list of ({words})" if " | " in words or ", " in words else f"list of {words}"
-    words = _PLAIN.get(kind, getattr(kind, "__name__", str(kind)))
-    signs = [f"{sign} {getattr(one, name)}" for one in bounds for name, sign in _BOUNDS.items() if hasattr(one, name)]
-    return f"{words} {', '.join(signs)}" if signs and kind in (int, float) else words
-
-
-def explain(profile: Profile) -> tuple[list[dict[str, Any]], str]:
-    """Explain every setting of a profile, those of the plugins that it chooses too.
-
-    Returns:
-        The fields of each ``Option``, with the value and its origin; and a profile of the same settings with comments.
-    """
-    from kdcli.config.schema import Settings
-
-    values = profile.settings.model_dump(mode="json")
-    chapters: dict[str, type[BaseModel]] = {"": Settings}
-    for group in _OF_PLUGINS:
-        for name in values[group]:
-            module: Any = registry.load(group, name)
-            chapters[f"{group}.{name}."] = module.Options
-    found: list[dict[str, Any]] = []
-    blocks = [f"# {profile.name}, every setting explained"]
-    for prefix, model in chapters.items():
-        for option in options_of(model, prefix):
-            if option.key in _OF_PLUGINS:
-                continue
-            value: Any = values
-            for name in option.key.split("."):
-                value = (value or {}).get(name)
-            origins = (origin for key, origin in profile.origins.items() if f"{key}.".startswith(f"{option.key}."))
-            origin = next(origins, "default")
-            found.append({**asdict(option), "value": value, "origin": origin})
-            default = "unset" if option.default is None else inline(option.default)
-            facts = f"{option.type}; {'required' if option.required else f'default: {default}'}"
-            lines = [option.about, facts + ("" if origin == "default" else f"; from {origin}")]
-            comments = [f"# {part}" for line in lines for part in wrap(line, 110)]
-            blocks.append("\n".join([*comments, _line(option.key, value)]))
-    return found, "\n\n".join(blocks) + "\n"

@@ -1,25 +1,27 @@
 """Profiles to typed settings: defaults < profile < environment < ``--set`` < flag, each value with its origin."""
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from operator import attrgetter
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import tomli
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 import kdcli
 from kdcli import registry
 from kdcli.config import files
 from kdcli.config.schema import Settings, flags_of
-from kdcli.config.table import explain, nearest, unknown
+from kdcli.config.table import explain, nearest, options_of, unknown
 from kdcli.errors import KdError, PluginError, ProfileError, UsageError, each, raise_all
 
 PREFIX = "KD_"
 _FLAGS = {"task.text_columns": "--text-col", "task.kind": "--text2-col", "teacher.model": "--teacher"}
 """Flags that set something more than the setting of their name."""
+_OF_PLUGINS: tuple[registry.Group, ...] = ("students", "generators", "teachers")
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,35 @@ class Profile:
     def to_toml(self, *, with_origins: bool = False) -> str:
         """Write the settings as a profile that gives the same ones again, without what it extends."""
         values = self.settings.model_dump(mode="json", exclude_none=True)
-        text = files.to_toml(values, self.origins if with_origins else {})
+        text = to_toml(values, self.origins if with_origins else {})
         return f"# {self.name}, resolved by kd {kdcli.__version__}\n\n{text}"
+
+    def explain(self) -> tuple[list[dict[str, Any]], str]:
+        """Return the fields of each ``Option``, with value and origin; and a profile with comments."""
+        values = self.settings.model_dump(mode="json")
+        chapters: dict[str, type[BaseModel]] = {"": Settings}
+        for group in _OF_PLUGINS:
+            for name in values[group]:
+                module: Any = registry.load(group, name)
+                chapters[f"{group}.{name}."] = module.Options
+        found: list[dict[str, Any]] = []
+        blocks = [f"# {self.name}, every setting explained"]
+        for prefix, model in chapters.items():
+            for option in options_of(model, prefix):
+                if option.key in _OF_PLUGINS:
+                    continue
+                value: Any = values
+                for name in option.key.split("."):
+                    value = (value or {}).get(name)
+                origins = (origin for key, origin in self.origins.items() if f"{key}.".startswith(f"{option.key}."))
+                origin = next(origins, "default")
+                found.append({**asdict(option), "value": value, "origin": origin})
+                default = "unset" if option.default is None else files.inline(option.default)
+                facts = f"{option.type}; {'required' if option.required else f'default: {default}'}"
+                lines = [option.about, facts + ("" if origin == "default" else f"; from {origin}")]
+                comments = [f"# {part}" for line in lines for part in wrap(line, 110)]
+                blocks.append("\n".join([*comments, files.line(option.key, value)]))
+        return found, "\n\n".join(blocks) + "\n"
 
 
 def load_profile(
@@ -49,11 +78,7 @@ def load_profile(
 
     ``sets`` are ``key=value`` texts; ``flags`` values by dotted key, None for missing ones (``generators.*.lr`` is an
     option of the chosen one); ``environ`` holds ``KD_SECTION__KEY``. Plugins of groups that nobody ``uses`` are not
-    checked.
-
-    Raises:
-        ProfileError: Keys or values are wrong; every one is reported.
-        UsageError, PluginError: A flag or ``--set`` is wrong; a plugin that it names is missing or broken.
+    checked. All that is wrong is reported at once.
     """
     environment, errors = _from_environment(environ)
     flags = {key: value for key, value in (flags or {}).items() if value is not None}
@@ -177,38 +202,43 @@ def _nest(key: str, value: Any) -> dict[str, Any]:
 
 def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Layer]]:
     """Lay the layers over each other, the last on top; return the values, and the layer of each dotted key."""
-    values: dict[str, Any] = {}
+    values: Any = {}
     origins: dict[str, Layer] = {}
     for layer in layers:
-        _lay(values, origins, layer.values, layer, "")
+        values = _over(values, layer.values)
+        for key, value in flatten(layer.values):
+            inside = [known for known in origins if known.startswith(f"{key}.")]
+            if value != {} or not inside:
+                # Removed first, so that the keys are in the order in which they were last set.
+                for known in [key, *inside, *(known for known in origins if key.startswith(f"{known}."))]:
+                    origins.pop(known, None)
+                origins[key] = layer
     return values, origins
 
 
-def _lay(
-    values: dict[str, Any], origins: dict[str, Layer], table: Mapping[str, Any], layer: Layer, prefix: str
-) -> None:
-    for name, value in table.items():
-        key, below = prefix + name, values.get(name)
-        if isinstance(value, Mapping) and (value or isinstance(below, Mapping)):
-            inside = dict(below) if isinstance(below, Mapping) else {}
-            if not inside:
-                origins.pop(key, None)
-            values[name] = inside
-            _lay(inside, origins, value, layer, f"{key}.")
-        else:
-            # Removed first, so that the keys are in the order in which they were last set.
-            for known in [known for known in origins if f"{known}.".startswith(f"{key}.")]:
-                del origins[known]
-            origins[key], values[name] = layer, value
+def _over(below: Any, above: Any) -> Any:
+    """Return a value that lies over another one: of two tables both, else the upper one."""
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    return {**below, **{name: _over(below.get(name), value) for name, value in above.items()}}
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Go through the dotted keys and values of tables inside tables."""
+def to_toml(values: Mapping[str, Any], notes: Mapping[str, str]) -> str:
+    """Write tables inside tables as TOML, one value a line behind its dotted key; ``notes`` by key are comments."""
+    lines = {key: files.line(key, value) for key, value in flatten(values, write=files.quoted)}
+    width = min(max(map(len, lines.values()), default=0), 60)
+    return "".join(f"{line:<{width}}  # {notes[key]}\n" if key in notes else f"{line}\n" for key, line in lines.items())
+
+
+def flatten(
+    values: Mapping[str, Any], prefix: str = "", write: Callable[[str], str] = str
+) -> Iterator[tuple[str, Any]]:
+    """Go through the dotted keys and values of tables inside tables; ``write`` writes each name."""
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{write(name)}.", write)
         else:
-            yield prefix + name, value
+            yield prefix + write(name), value
 
 
 def _source_of(key: str, origins: Mapping[str, Layer]) -> Layer | None:

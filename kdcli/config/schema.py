@@ -4,16 +4,17 @@ A profile is one TOML table for each model here. Unknown keys are errors. A sett
 commands that name it or its table, see ``kdcli.cli.options``; its docstring is the option's help.
 """
 
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
 from kdcli.config.table import BatchSize, Count, Flag, Metric, Positive, Probability, Rate, Table, Weight, metrics_of
 from kdcli.config.transfer import TransferSettings
 from kdcli.errors import KdError, ProfileError
+
+_DEVICES = "auto|cpu|cuda|cuda:N|mps"
 
 
 class TaskSettings(Table):
@@ -61,15 +62,9 @@ class TaskSettings(Table):
 
     `escaped`: a quote inside a field has a backslash before it, as Spark and MySQL write it.
     """
-    separator: str = "auto"
-    """What separates the fields of a .csv; `auto`: the comma, semicolon or tab that its first line has most of."""
-
-    @field_validator("separator")
-    @classmethod
-    def _separator(cls, value: str) -> str:
-        if value != "auto" and (len(value) != 1 or not value.isascii() or value in '\r\n"'):
-            raise ValueError("must be auto or one ASCII character")
-        return value
+    separator: Annotated[str, Field(pattern=r"^(auto|[\x00-\t\x0b\x0c\x0e-!#-\x7f])$")] = "auto"
+    """What separates the fields of a .csv, an ASCII character; `auto`: the comma, semicolon or tab that its first line
+    has most of."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -226,19 +221,11 @@ class DeferralSettings(Table):
 
     calibrate: bool = False
     """Calibrate the student on the test texts that the results are compared on; no label of theirs is needed."""
-    agree: Annotated[float, Flag("Settings", "SHARE", ("--agree",))] = 0.98
-    """The student answers only what it is sure of: at most 1 - agree of all texts otherwise than the teacher."""
+    agree: Annotated[float, Field(gt=0, lt=1), Flag("Settings", "SHARE", ("--agree",))] = 0.98
+    """The student answers only what it is sure of: at most 1 - agree of all texts otherwise than the teacher; that it
+    never differs (1) cannot be promised."""
     tolerance: Weight = 0.0
     """Of scores: how far student and teacher may lie apart and still agree; without it they are not calibrated."""
-
-    @field_validator("agree")
-    @classmethod
-    def _agree(cls, value: float) -> float:
-        if value == 1:
-            raise ValueError("no number of texts can promise that a student never differs: name less than 1, 0.99 say")
-        if not 0 < value < 1:
-            raise ValueError(f"an agreement is a share between 0 and 1, 0.98 for example, not {value:g}")
-        return value
 
 
 class Settings(Table):
@@ -246,7 +233,7 @@ class Settings(Table):
 
     seed: Annotated[Count, Flag("Machine", "N")] = 1
     """Seed of every random draw."""
-    device: Annotated[str, Flag("Machine", "auto|cpu|cuda|cuda:N|mps")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$"), Flag("Machine", _DEVICES)] = "auto"
     """Where to compute; `auto` takes a GPU where there is one."""
     precision: Annotated[Literal["fp32", "bf16", "fp16"], Flag("Machine")] = "fp32"
     """Arithmetic of the teacher and of the generator; the student trains in fp32."""
@@ -272,13 +259,6 @@ class Settings(Table):
     def _earlier(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the empty table ``sources``, which the profile of each earlier run holds."""
         return {key: value for key, value in values.items() if (key, value) != ("sources", {})}
-
-    @field_validator("device")
-    @classmethod
-    def _device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", value):
-            raise ValueError(f"device is auto, cpu, cuda, cuda:N or mps, not {value!r}")
-        return value
 
     @property
     def vectors_source(self) -> str:

@@ -1,13 +1,16 @@
-"""What the tables of settings are made of: the types of values, the option of each, and the errors, one a key."""
+"""What the tables of settings are made of: the types of values, the option of each, in words too, and the errors."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, get_args, get_origin
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from kdcli.errors import KdError, ProfileError
 
@@ -20,6 +23,12 @@ Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
+
+_PLAIN: dict[Any, str] = {
+    **{int: "whole number", float: "number", bool: "true | false", str: "text"},
+    **{NoneType: "unset", Path: "path", Any: "anything"},
+}
+_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
 def metrics_of(labels: bool, multi_label: bool) -> tuple[str, ...]:
@@ -52,14 +61,47 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     return next(iter(get_close_matches(name, list(names), n=1)), None)
 
 
-def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Go through the dotted keys of a model and of the models inside it."""
+@dataclass(frozen=True)
+class Option:
+    """One key of a table: its dotted key, type in words, default as a JSON value, and meaning."""
+
+    key: str
+    type: str
+    default: Any
+    required: bool
+    about: str
+
+
+def options_of(model: type[BaseModel], prefix: str = "") -> Iterator[Option]:
+    """Go through the options of a model and of the models inside it; keys begin with ``prefix``."""
     for name, field in model.model_fields.items():
-        inner = _model(field.annotation)
-        if inner is None:
-            yield prefix + name
-        else:
-            yield from keys(inner, f"{prefix}{name}.")
+        key, inside = prefix + name, field.annotation
+        if table := _model(inside):
+            yield from options_of(table, f"{key}.")
+            continue
+        depends = getattr(field, "default_factory_takes_validated_data", False)  # on the other options
+        default = None if field.is_required() or depends else field.get_default(call_default_factory=True)
+        kind, about = type_of(inside, field.metadata), " ".join((field.description or "").split())
+        yield Option(key, kind, to_jsonable_python(default, fallback=str), field.is_required(), about)
+
+
+def type_of(kind: Any, bounds: Iterable[Any] = ()) -> str:
+    """Return in words what an option takes: ``whole number >= 1``, ``lstm | gru``."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return type_of(inside[0], [one for more in inside[1:] for one in getattr(more, "metadata", [more])])
+    if origin in (Union, UnionType):
+        return " | ".join(dict.fromkeys(type_of(one, bounds) for one in inside))
+    if origin is Literal:
+        return " | ".join(map(str, inside))
+    if origin is dict:
+        return "table" if inside[1] is Any else f"table of {type_of(inside[1])}"
+    if origin in (list, tuple, set, frozenset):
+        words = ", ".join(type_of(one) for one in inside if one is not ...)
+        return f"list of ({words})" if " | " in words or ", " in words else f"list of {words}"
+    words = _PLAIN.get(kind, getattr(kind, "__name__", str(kind)))
+    signs = [f"{sign} {getattr(one, name)}" for one in bounds for name, sign in _BOUNDS.items() if hasattr(one, name)]
+    return f"{words} {', '.join(signs)}" if signs and kind in (int, float) else words
 
 
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[KdError]:
@@ -83,7 +125,7 @@ def unknown(key: str, model: type[BaseModel], prefix: str = "") -> KdError:
     A similar name in the same table comes first, then the same name in another table.
     """
     table, _, name = key.removeprefix(prefix).rpartition(".")
-    known, start = list(keys(model)), f"{table}." if table else ""
+    known, start = [one.key for one in options_of(model)], f"{table}." if table else ""
     siblings = list(dict.fromkeys(key.removeprefix(start).split(".")[0] for key in known if key.startswith(start)))
     if close := nearest(name, siblings):
         meant = [start + close]
@@ -106,7 +148,7 @@ def _wrong(key: str, findings: Sequence[Mapping[str, Any]], field: FieldInfo | N
         return ProfileError("this needs a value, and has no default", key=key, hint=f"--set {key}=VALUE{about}")
     texts = []
     for finding in findings:
-        text = finding["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        text = re.sub("^(Value error, |Input |String )", "", finding["msg"])
         if finding["type"] != "value_error":
             text = text.partition(",")[0].replace("valid tuple", "list")
             text = re.sub(r"valid dictionary( or instance of \w+)?", "table", text)

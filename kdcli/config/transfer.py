@@ -85,7 +85,7 @@ METHODS = ("lite", "heavy", "corpus")  # how texts are made, in the order in whi
 class TransferSettings(Table):
     """The transfer set: unlabelled texts that look like the task."""
 
-    method: str = "lite"
+    method: Annotated[str, Field(pattern=r"^(lite|heavy|corpus)(\+(lite|heavy|corpus))*$")] = "lite"
     """How texts are made: lite, heavy or corpus, or several joined by a plus sign: lite+heavy."""
     generator: Annotated[str, Flag("Sampling", "NAME", plugins="generators")] = "gpt2"
     """Language model that samples texts, or orders your own: a generator plugin, with its table generators.NAME."""
@@ -100,11 +100,3 @@ class TransferSettings(Table):
     def methods(self) -> tuple[str, ...]:
         """The methods, in the order in which their sets are joined."""
         return tuple(name for name in METHODS if name in self.method.split("+"))
-
-    @field_validator("method")
-    @classmethod
-    def _method(cls, value: str) -> str:
-        names = value.split("+")
-        if not set(names) <= set(METHODS) or len(set(names)) != len(names):
-            raise ValueError(f"method is lite, heavy or corpus, or several of them as in lite+heavy, not {value!r}")
-        return value

@@ -3,11 +3,8 @@
 A quarter is labelled at random. A linear model of TF-IDF learns from it, which takes a second (a small model may choose
 for a large one: Coleman et al. 2020, arXiv 1906.11829), and reads fresh texts; the next quarter is drawn among these in
 proportion to the entropy of its answers (Luccioli et al. 2025, arXiv 2511.11574, section III). Another one learns from
-both quarters, and the rest is drawn.
-``benchmarks/budget.py`` compares that with a random choice.
+both quarters, and the rest is drawn. ``benchmarks/budget.py`` compares that with a random choice.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -39,11 +39,7 @@ def teacher_settings(model: str, labels: Sequence[str], settings: Settings, repo
 def task_settings(
     teacher: LoadedTeacher, wanted: Sequence[str], columns: Columns, reporter: Reporter
 ) -> dict[str, Any]:
-    """Derive the task: the labels are the teacher's, or those wanted of one that does not name them.
-
-    Raises:
-        UsageError: The labels that are wanted are not the teacher's, or it compares texts and there is one a row.
-    """
+    """Derive the task: the labels are the teacher's, or those wanted of one that does not name them."""
     labels = teacher.labels
     kind: dict[str, Any] = {"task.kind": "pair" if len(columns.texts) == 2 else "single"}
     if labels and getattr(teacher, "multi_label", None):
@@ -86,11 +82,7 @@ def _labels_in(columns: Columns, *, multi_label: bool) -> pl.Series:
 
 
 def check_labels(columns: Columns, task: Task, file: Path, reporter: Reporter) -> None:
-    """Compare the labels of the first rows with the teacher's.
-
-    Raises:
-        DataError: The teacher does not know one of them.
-    """
+    """Compare the labels of the first rows with the teacher's; one that it does not know is a ``DataError``."""
     if columns.label is None or task.is_score:
         return
     found = _labels_in(columns, multi_label=task.multi_label).str.strip_chars(" ")

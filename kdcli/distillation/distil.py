@@ -97,18 +97,8 @@ def distil(
     lengths and sizes from the texts, the plan from the time. ``runs/NAME/profile.toml`` holds it all, and
     ``kd run-all`` repeats it. The same request goes on where a killed one stopped, with the plan that was made.
 
-    Args:
-        request: What is asked for.
-        load: Loads the recipe; by default the profile ``distil``.
-        options: How to run: ``run_dir``, ``force``, ``resume``, ``dry_run`` (returns the plan), ``seeds``, ``track``.
-        offline: Download nothing.
-        price: That of an hour of this machine: reckon the cost of predictions, and time the cold starts.
-        reporter: Shows the progress.
-
-    Raises:
-        DataError: Texts, labels or the teacher cannot be read, or do not go together.
-        MissingError: A file, a model or a package is missing.
-        UsageError: The run folder is another run's.
+    ``load`` loads the recipe, by default the profile ``distil``. With ``options.dry_run`` the plan alone is made. With
+    the ``price`` of an hour of this machine, the cost of predictions is reckoned, and the cold starts are timed.
     """
     begin = time.perf_counter()
     reporter, options = reporter or QuietReporter(), options or RunOptions()
@@ -168,9 +158,6 @@ def distil_texts(
         run_dir: The run folder to keep; by default a temporary one.
         settings: Settings by dotted key, such as ``{"student.epochs": 5}``.
         reporter: Shows the progress.
-
-    Raises:
-        KdError: See ``distil``.
     """
     with TemporaryDirectory(prefix="kd-distil-") as place:
         root = Path(run_dir) if run_dir else Path(place) / "run"
@@ -315,7 +302,7 @@ def _plan(
 def _cold_starts(settings: Settings, student: Path) -> dict[str, float]:
     task, source, device = task_from(settings.task), TeacherSource.of(settings), resolve(settings.device)
     teacher = BenchSubject("teacher", "teacher", source.model, task, device, settings.precision, source)
-    forms, _ = student_forms(student, settings.student.model, task)
+    forms = student_forms(student, settings.student.model, task)
     models = {"student": forms[-1], **({} if source.is_remote else {"teacher": teacher})}
     return {name: cold_start(model) for name, model in models.items()}
 

@@ -188,13 +188,10 @@ def measure(
     limit = max(_LEAST_MEASURED, _MEASURED * 60 * minutes)
     words = sorted({word for column in columns for text in column for word in text.split()})
     words += [f"word{number}" for number in range(_WORDS)]  # for texts of few words
-    with reporter.progress("measure the speed of teacher and student", 3, "steps") as progress:
-        text = _text_seconds(teacher, columns, limit)
-        progress.advance()
-        word = _word_seconds(settings, words[:_WORDS], device)
-        progress.advance()
-        row = _row_seconds(texts, teacher.task, settings, device)
-        progress.advance()
+    reporter.info("measuring the speed of teacher and student")
+    text = _text_seconds(teacher, columns, limit)
+    word = _word_seconds(settings, words[:_WORDS], device)
+    row = _row_seconds(texts, teacher.task, settings, device)
     return Speeds(text, word, row, _made_length(columns, settings.transfer.lite))
 
 

@@ -23,7 +23,7 @@ FEWEST = 10  # the fewest different texts to distil with
 _FORMS = tuple(f".{form}{zipped}" for form in get_args(Form) for zipped in ("", ".gz"))
 _TEXT_NAMES = ("text", "texts", "sentence", "content", "review", "body", "message", "comment", "document", "question")
 _LABEL_NAMES = ("label", "labels", "gold_label", "class", "category", "target", "sentiment", "intent")
-_NUMBER = r"^\s*[-+]?[\d.,:/-]+\s*([eE%][-+]?\d*)?\s*$"  # dates and times too
+_NUMBER = r"^\s*([-+]?[\d.,:/-]+\s*([eE%][-+]?\d*)?)?\s*$"  # dates and times too, and nothing at all
 _LOOKED_AT = 1000  # rows by which a column is judged
 _SHARE, _DEV, _TEST = 10, 2_000, 10_000
 """One text in so many is held out to choose among models, and one for the final figures, but no more than these."""
@@ -54,12 +54,7 @@ class TextCounts:
 
 
 def find_files(names: Sequence[str], *, offline: bool = False) -> list[Path]:
-    """Return the tables and text files behind names: files, folders of them, patterns, or datasets of the Hub.
-
-    Raises:
-        DataError: A folder or a pattern holds none.
-        MissingError: There is no such file, folder or dataset.
-    """
+    """Return the tables and text files behind names: files, folders of them, patterns, or datasets of the Hub."""
     found: list[Path] = []
     for name in names:
         path = Path(name).expanduser()
@@ -100,10 +95,8 @@ def find_columns(
     """Find the columns of a table that hold the texts and the labels: as they are named, else by content and name.
 
     The texts are in the only column of texts, else in one with a usual name. ``label_col`` names the labels'; by
-    default it is one that holds ``labels`` alone, else one with a usual name, and ``none`` stands for none.
-
-    Raises:
-        DataError: No column holds texts, or several do; the error shows an example of each.
+    default it is one that holds ``labels`` alone, else one with a usual name, and ``none`` stands for none. Where no
+    column holds texts, or several do, a ``DataError`` shows an example of each.
     """
     form = form_of(path)
     reader = read_table(path, form=form, quoted=is_quoted(path, "custom") if form == "tsv" else None)
@@ -120,7 +113,7 @@ def find_columns(
     for name in filter(None, (text_col, text2_col, label_col if label else None)):
         if name not in rows.columns:
             raise DataError(f"there is no column {name!r}", file=path, key=name, hint=_shown(rows))
-    if rows[text_col].dtype != pl.String or rows[text_col].str.contains(_NUMBER).fill_null(True).all():
+    if text_col not in _written(rows):
         raise DataError("this column holds no texts", file=path, key=text_col, hint=_shown(rows))
     texts = (text_col, text2_col) if text2_col else (text_col,)
     label = None if label in texts else label
@@ -137,9 +130,9 @@ def _values(rows: pl.DataFrame, column: str | None) -> tuple[str, ...]:
 
 def _text_column(rows: pl.DataFrame, path: Path) -> str:
     """Return the only column of texts, or that with a usual name among several, or among those of single words."""
-    written = [column for column in rows if column.dtype == pl.String and not _is_numeric(column)]
-    texts = [column.name for column in written if 2 * column.str.strip_chars().str.contains(r"\s").sum() > len(column)]
-    for names in (texts, [column.name for column in written]):
+    written = _written(rows)
+    spaces = {name: rows[name].str.strip_chars().str.contains(r"\s").sum() for name in written}
+    for names in ([name for name in written if 2 * spaces[name] > len(rows)], written):
         if len(names) == 1:
             return names[0]
         if usual := _named(names, _TEXT_NAMES):
@@ -150,10 +143,9 @@ def _text_column(rows: pl.DataFrame, path: Path) -> str:
     raise DataError("no column holds texts", file=path, hint=f"--text-col COLUMN names it; {_shown(rows)}")
 
 
-def _is_numeric(column: pl.Series) -> bool:
-    there = column.drop_nulls().str.strip_chars()
-    there = there.filter(there != "")
-    return not len(there) or bool(there.str.contains(_NUMBER).all())
+def _written(rows: pl.DataFrame) -> list[str]:
+    strings = [column for column in rows if column.dtype == pl.String]
+    return [column.name for column in strings if not column.str.contains(_NUMBER).fill_null(True).all()]
 
 
 def _named(columns: Sequence[str], usual: Sequence[str]) -> str | None:
@@ -213,21 +205,20 @@ def take_texts(
     """Read texts, and take each once; of copies the first, so that none can stand on two sides.
 
     With ``labelled`` the labels are read too. ``limit`` (0: none) texts are taken at random: those with the smallest
-    hashes, whatever the order of the files. Memory holds these and a number for each other text.
-
-    Raises:
-        DataError: There are fewer than ``FEWEST`` different texts, or a label is not one of the task's.
+    hashes, whatever the order of the files. Memory holds these and a number for each other text. Fewer than ``FEWEST``
+    different texts are a ``DataError``.
     """
     unlabelled = 0
     frames: list[pl.DataFrame] = []
     found: list[NDArray[np.uint64]] = []
+    mixed = np.random.default_rng(seed).integers(1 << 64, dtype=np.uint64)  # another order for each seed
     with reporter.progress("read", unit="texts") as progress:
         for path in files:
             for batch in stream_table(path, settings, task, reporter, training=True, labels=labelled):
                 rows = batch.drop("index")
                 rows = rows.with_columns(key=keys(rows.select(task.columns)))
                 found.append(rows["key"].to_numpy())
-                frames.append(rows.with_columns(rank=_mixed(found[-1], np.uint64(seed))))
+                frames.append(rows.with_columns(rank=found[-1] ^ mixed))
                 if limit and sum(map(len, frames)) > limit + _ROWS:
                     frames = [_smallest(frames, limit)]
                 progress.advance(len(rows))
@@ -259,15 +250,6 @@ def _smallest(frames: Sequence[pl.DataFrame], limit: int) -> pl.DataFrame:
     """Return the texts with the smallest hashes in order, each once; without a limit all of them."""
     rows = pl.concat(frames).unique("key", keep="first", maintain_order=True).sort("rank")
     return rows.head(limit or len(rows))
-
-
-def _mixed(hashes: NDArray[np.uint64], seed: np.uint64) -> NDArray[np.uint64]:
-    """Mix hashes with a seed, by the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
-    with np.errstate(over="ignore"):
-        value = hashes + (seed + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return value ^ (value >> np.uint64(31))
 
 
 def held_out(texts: int) -> tuple[int, int]:

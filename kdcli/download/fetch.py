@@ -28,13 +28,8 @@ _DAMAGE = (
 def fetch(url: str, output: Path, *, digest: str | None, size: int | None, by_hand: Path, reporter: Reporter) -> None:
     """Download a file; proxies are taken from the environment.
 
-    The file must have the SHA-256 ``digest`` (hex digits), where it is known. ``by_hand`` is where a user may put the
-    file instead.
-
-    Raises:
-        MissingError: The file cannot be downloaded.
-        DataError: The file does not have the SHA-256 that it must have.
-        KdError: The disk is full.
+    A file without the SHA-256 ``digest`` (hex digits), where it is known, is a ``DataError``; one that cannot be
+    downloaded is a ``MissingError``. ``by_hand`` is where a user may put the file instead.
     """
     try:
         with alone(output, "another kd downloads this file now"), atomic(output) as temporary:
@@ -73,11 +68,7 @@ def _reason(error: requests.RequestException) -> str:
 
 
 def fetch_dataset(name: str, patterns: Sequence[str], *, offline: bool, hint: str) -> Path:
-    """Return the folder of a dataset of the Hub with the files that match; they are in the Hub's cache afterwards.
-
-    Raises:
-        MissingError: There is no network, no such dataset, or it needs a login.
-    """
+    """Return the folder of a dataset of the Hub with the files that match; they are in the Hub's cache afterwards."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -100,13 +91,9 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(archive: Path, folder: Path, only: str = "") -> list[Path]:
-    """Unpack a zip or a tar into a folder, or ``only`` one file of it; no file leaves the folder.
+    """Unpack a zip or a tar into a folder, or ``only`` one file of it; return the files, in order of name.
 
-    Returns:
-        The files, in order of name.
-
-    Raises:
-        BadArchive: The archive is damaged, encrypted or of another form, lacks ``only``, or is dangerous.
+    No file leaves the folder: such an archive, a damaged one or one that lacks ``only`` is a ``BadArchive``.
     """
     try:
         if _is_zip(archive):

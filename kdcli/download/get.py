@@ -1,4 +1,4 @@
-"""``kd data get``: a source from the Hub or from an address, as files that the other commands take."""
+"""``kd data get``: the sources, which ``sources.toml`` lists, and how one becomes files that other commands take."""
 
 import hashlib
 import json
@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
+import tomli
 from pydantic import TypeAdapter
 
 from kdcli import __version__
 from kdcli.api import QuietReporter, Reporter
-from kdcli.download import SOURCES, Source, SourceFile, find
+from kdcli.config.table import nearest
 from kdcli.errors import DataError, MissingError, UsageError
 from kdcli.files import atomic, sha256
 
@@ -25,6 +27,63 @@ FORMAT = "kd.data/1"
 IMDB_SEED = 1
 _IMDB_DEV = 10  # one training review in so many goes to the dev set: 2,500 of the 25,000
 _HUB = "https://huggingface.co/datasets/"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A task, word vectors or transfer sets that ``kd data get`` gets.
+
+    ``address`` is the URL of a file or the name of a dataset on the Hub. ``size`` and ``sha256`` are given where they
+    are known for sure. ``member`` is the one file that is wanted of an archive.
+    """
+
+    name: str
+    kind: Literal["task", "vectors", "texts"]
+    about: str
+    address: str
+    cite: str
+    size: int | None = None
+    sha256: str | None = None
+    member: str = ""
+
+    @property
+    def is_dataset(self) -> bool:
+        """Whether it is a dataset, and not a file."""
+        return self.kind == "task"
+
+    @property
+    def is_url(self) -> bool:
+        """Whether the address is a URL, and not a dataset's name or a path."""
+        return "://" in self.address
+
+    @property
+    def file_name(self) -> str:
+        """The name of its file, as the address ends."""
+        name = Path(unquote(urlsplit(self.address).path) if self.is_url else self.address).name
+        return name if name not in ("", "..") else self.name
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file in the folder of a source; ``rows`` where they are counted."""
+
+    path: str
+    size: int
+    rows: int | None = None
+
+
+_TABLE = tomli.loads(Path(__file__).with_name("sources.toml").read_text("utf-8"))
+SOURCES = tuple(Source(**source) for source in _TABLE["sources"])
+
+
+def find(name: str) -> Source:
+    """Return the source of this name; where there is none, a ``UsageError`` suggests the nearest."""
+    by_name = {source.name: source for source in SOURCES}
+    if name not in by_name:
+        close = nearest(name, by_name)
+        hint = f"did you mean {close}?" if close else "`kd data list` names what there is"
+        raise UsageError(f"nothing is named {name}", hint=hint)
+    return by_name[name]
 
 
 @dataclass(frozen=True)
@@ -59,12 +118,6 @@ def get(
 
     ``output`` is ``data/NAME`` by default. ``url`` is another place: a URL, a dataset's name on the Hub, or a file or
     folder of this machine. ``force`` replaces what an earlier call has written.
-
-    Raises:
-        UsageError: No source has this name, or the address does not fit it.
-        MissingError: The source cannot be downloaded, or must not be.
-        DataError: Something stands at ``output``, or the source is damaged or another one.
-        KdError: The disk is full, or the download breaks off.
     """
     source = _at_address(find(name), url)
     folder = output or DATA / name

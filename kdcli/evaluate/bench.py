@@ -3,8 +3,6 @@
 Each model is measured in a process of its own. It imports this file, so what is large is imported in functions.
 """
 
-from __future__ import annotations
-
 import platform
 import resource
 import sys
@@ -52,7 +50,7 @@ class BenchSubject:
     task: Task
     device: str = "cpu"
     precision: str = "fp32"
-    source: TeacherSource | None = None
+    source: "TeacherSource | None" = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,6 @@ class BenchReport:
     machine: dict[str, str]
     seconds: float
     models: list[Measurement]  # the teacher, if there is one, is the last
-    skipped: dict[str, str]  # why a form was left out
 
     @property
     def teacher(self) -> Measurement | None:
@@ -107,7 +104,7 @@ def bench(
     student: Path,
     teacher: str | None = None,
     onnx: Path | None = None,
-    settings: Settings,
+    settings: "Settings",
     profiled: bool = True,
     table: Path | None = None,
     seconds: float = 3.0,
@@ -128,14 +125,12 @@ def bench(
     reporter, folder, device = reporter or QuietReporter(), student_folder(student), resolve(settings.device)
     loaded = load_student(folder)
     task = loaded.task
-    subjects, skipped = student_forms(folder, loaded.config["plugin"], task, onnx, device)
+    subjects = student_forms(folder, loaded.config["plugin"], task, onnx, device)
     if teacher is not None:
         from kdcli.teacher.model import TeacherSource
 
         big = TeacherSource.of(settings, teacher_of(teacher))
         subjects.append(BenchSubject("teacher", "teacher", big.model, task, device, settings.precision, big))
-    for name, reason in skipped.items():
-        reporter.warn(f"{name} is skipped: {reason}")
     reading = table_settings(task, settings.task, folder, profiled=profiled)
     columns, source = _texts(task, reading, table, settings.seed, reporter)
     models: list[Measurement] = []
@@ -148,7 +143,7 @@ def bench(
             models.append(one)
             progress.advance(measured=subject.name)
     texts, words = len(columns[0]), float(count_words(columns).mean())
-    return BenchReport(task.name, texts, words, source, _machine(device), seconds, models, skipped)
+    return BenchReport(task.name, texts, words, source, _machine(device), seconds, models)
 
 
 def keep(report: BenchReport, student: Path) -> Path | None:
@@ -161,47 +156,39 @@ def keep(report: BenchReport, student: Path) -> Path | None:
 
 def student_forms(
     folder: Path, plugin: str, task: Task, onnx: Path | None = None, device: str = "cpu"
-) -> tuple[list[BenchSubject], dict[str, str]]:
-    """Return the forms of a student that can be measured, and why others cannot."""
-    from kdcli.export.onnx import INT8, MODEL
-
+) -> list[BenchSubject]:
+    """Return the forms of a student that there are; an ``onnx`` folder that cannot be read is an error."""
     subjects = [BenchSubject(_NAMES["pytorch"], "pytorch", str(folder), task, device)]
-    skipped: dict[str, str] = {}
     if hasattr(registry.load("students", plugin), "fast"):
         subjects.append(BenchSubject(_NAMES["numpy"], "numpy", str(folder), task))
-    if onnx is None:
-        return subjects, skipped
-    graphs: dict[Kind, str] = {"onnx": MODEL, "int8": INT8}
-    for kind, file in graphs.items():
-        if find_spec("onnxruntime") is None:
-            skipped[_NAMES[kind]] = "onnxruntime is not installed: pip install 'kdcli[onnx]'"
-        elif not (onnx / file).is_file():
-            skipped[_NAMES[kind]] = f"there is no {file} in {onnx}: `kd export onnx` writes it"
-        else:
-            subjects.append(BenchSubject(_NAMES[kind], kind, str(onnx), task))
-    return subjects, skipped
+    if onnx is not None:
+        from kdcli.export.onnx import INT8, load_onnx
+
+        load_onnx(onnx)
+        subjects.append(BenchSubject(_NAMES["onnx"], "onnx", str(onnx), task))
+        if (onnx / INT8).is_file():
+            subjects.append(BenchSubject(_NAMES["int8"], "int8", str(onnx), task))
+    return subjects
 
 
 def _texts(
-    task: Task, settings: TaskSettings, table: Path | None, seed: int, reporter: Reporter
+    task: Task, settings: "TaskSettings", table: Path | None, seed: int, reporter: Reporter
 ) -> tuple[list[list[str]], str]:
     from kdcli.config.schema import TaskSettings
     from kdcli.tasks.split import SAMPLE, load_table, load_tables, task_from
 
     if table is not None:
         rows, source = load_table(table, settings, task, reporter, labels=False), str(table)
-    elif settings.data_dir:
-        name, rows = next(iter(load_tables(settings, task, "dev", reporter).items()))
-        source = f"{name} of {settings.data_dir}"
     else:
-        single = TaskSettings(name="sample", labels=("0", "1"), data_dir=SAMPLE)
-        rows = next(iter(load_tables(single, task_from(single), "dev", reporter).values()))
-        source = SAMPLE
+        if not settings.data_dir:
+            settings = TaskSettings(name="sample", labels=("0", "1"), data_dir=SAMPLE)
+        name, rows = next(iter(load_tables(settings, task_from(settings), "dev", reporter).items()))
+        source = f"{name} of {settings.data_dir}"
     order = np.random.default_rng(seed).permutation(len(rows))[:TEXTS]  # the first of them are like all
-    if source == SAMPLE:  # a pair is a text and the one after it
-        texts = rows["sentence"].gather(order).to_list()
-        return [texts[number:] + texts[:number] for number in range(len(task.columns))], source
-    return [rows[column].gather(order).to_list() for column in task.columns], source
+    columns = [rows[name].gather(order).to_list() for name in rows.columns if name.startswith("sentence")]
+    if len(columns) < len(task.columns):  # of the sample: a pair is a text and the one after it
+        columns.append(columns[0][1:] + columns[0][:1])
+    return columns, source
 
 
 def _alone(work: Callable[..., Any], subject: BenchSubject, *more: Any) -> Any:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kdcli.api import Progress, QuietReporter, Reporter, Task
 from kdcli.config.schema import Settings
 from kdcli.errors import DataError
-from kdcli.evaluate.predict import Model
+from kdcli.evaluate.pair import Model
 from kdcli.models.device import resolve
 from kdcli.run.folder import artefact, is_run, student_folder, teacher_of, transfer_set
 from kdcli.student.student import load_student

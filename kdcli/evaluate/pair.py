@@ -1,13 +1,12 @@
-"""A student that defers what it is unsure of, alone or to its teacher; and how it is calibrated in a run."""
-
-from __future__ import annotations
+"""The models that predict: a student, a teacher, or a student that defers to it; and its calibration in a run."""
 
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -15,17 +14,29 @@ from numpy.typing import NDArray
 
 from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
-from kdcli.files import CALIBRATION, atomic, foreign, mark
+from kdcli.files import CALIBRATION, atomic, files_sha256, foreign, mark
+from kdcli.parts import Loaded
 from kdcli.student.deferral import Calibration, Familiar, calibrate, cross_fit, differs, margins, texts_needed
 from kdcli.student.student import Student, load_student
 from kdcli.tasks.answers import answers, at_half, same, without_thresholds
 from kdcli.tasks.labels import encode_labels
 
 if TYPE_CHECKING:
-    from kdcli.config.schema import DeferralSettings
+    from kdcli.config.schema import DeferralSettings, Settings
     from kdcli.teacher.model import Teacher
 
 PART_ROWS = 4096  # rows of a part that a teacher reads too
+
+
+class Model(Protocol):
+    """A loaded student or teacher."""
+
+    @property
+    def task(self) -> Task:
+        """The task that it predicts."""
+
+    def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+        """Return ``float32 [rows, task.outputs]`` for the text columns."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,7 @@ class DeferringStudent:
 
     student: Student
     agree: float | None = None  # by default the target that it was calibrated for
-    teacher: Teacher | None = None
+    teacher: "Teacher | None" = None
     counts: Counter[str] = field(default_factory=Counter)  # texts, those deferred, and the seconds of both models
 
     def __post_init__(self) -> None:
@@ -94,15 +105,104 @@ class DeferringStudent:
         if self.calibration.errors(self.target) is None:
             reporter.warn(too_few(self.calibration, self.target))
         else:
-            share = self.counts["deferred"] / max(1, self.counts["texts"])
-            reporter.info(
-                f"{share:.1%} of {self.counts['texts']:,} texts are deferred, for an agreement of {self.target:g}"
-            )
+            texts, share = self.counts["texts"], self.counts["deferred"] / max(1, self.counts["texts"])
+            reporter.info(f"{share:.1%} of {texts:,} texts are deferred, for an agreement of {self.target:g}")
         if (speed := self.speed()) and speed.teacher_per_second:
             own = f"the teacher by itself about {speed.teacher_per_second:,.0f}"
             reporter.info(f"student and teacher together: {speed.per_second:,.0f} texts/s; {own}")
         if self.teacher is not None:
             self.teacher.warn_of_cuts(reporter)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model, its folder and its teacher's, a hash of all that it consists of, and how it computes, as JSON values."""
+
+    loaded: Loaded[Model]
+    folders: tuple[Path, ...]
+    fingerprint: Callable[[], str]
+    how: Mapping[str, Any]
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+        return self.loaded.value
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a teacher answers over the network: this process alone asks it."""
+        source = getattr(getattr(self.model, "teacher", self.model), "source", None)
+        return source is not None and bool(source.is_remote)
+
+    def warn(self, reporter: Reporter) -> None:
+        """Warn of what the model could not read whole."""
+        if warn := getattr(self.model, "warn_of_cuts", None):
+            warn(reporter)
+
+    def origin(self) -> dict[str, Any]:
+        """Return all that its predictions depend on."""
+        return {"model": self.fingerprint()[:16], **self.how}
+
+
+def open_student(path: Path, device: str = "auto") -> LoadedModel:
+    """Load a student from its folder or a run's; ``auto`` is the CPU, which needs no PyTorch."""
+    if not (path / "config.json").is_file():
+        from kdcli.run.folder import student_folder
+
+        path = student_folder(path)
+    if device == "auto":
+        device = "cpu"
+    if device != "cpu":
+        from kdcli.models.device import resolve
+
+        device = resolve(device)
+    load = partial(load_student, device=device)
+    loaded = Loaded[Model](load(path), load, (path,), (path,))
+    return LoadedModel(loaded, (path,), lambda: files_sha256(path), {"device": device.partition(":")[0]})
+
+
+def open_teacher(
+    name: str, settings: "Settings", reporter: Reporter, task: Task | None = None, output: Path | None = None
+) -> LoadedModel:
+    """Load a teacher from its folder, a run's, or the Hub; one behind a server keeps its answers beside ``output``."""
+    from kdcli.models.device import at_hand, resolve
+    from kdcli.run.folder import teacher_of
+    from kdcli.tasks.split import task_from
+    from kdcli.teacher.model import TeacherSource, load_teacher
+
+    device = at_hand(settings.device) if settings.engine == "ray" else resolve(settings.device)
+    precision, task = settings.precision, task or task_from(settings.task)
+    source = TeacherSource.of(settings, teacher_of(name), output)
+    model = source.load(task, device=device, precision=precision, reporter=reporter)
+    how = {"max_length": model.loaded.max_length, "precision": precision, "device": device.partition(":")[0]}
+    loaded = Loaded[Model](model, load_teacher, (source, task, settings.device, precision), source.files)
+    return LoadedModel(loaded, (Path(source.model),), model.loaded.fingerprint, {**how, **source.unusual})
+
+
+def open_deferring(
+    student: LoadedModel,
+    agree: float | None,
+    teacher: str | None,
+    settings: "Settings | None",
+    reporter: Reporter,
+    output: Path | None = None,
+) -> LoadedModel:
+    """Make a student defer, to a teacher if one is named; one that was not calibrated is a ``DataError``."""
+    opened = None
+    if teacher is not None and settings is not None:
+        opened = open_teacher(teacher, settings, reporter, student.model.task, output)
+    parts = student.loaded, agree, opened.loaded if opened else None
+    model = _load_deferring(*parts)
+    files = student.loaded.files + (opened.loaded.files if opened else ())
+    loaded, how = Loaded[Model](model, _load_deferring, parts, files), {**student.how, "agree": model.target}
+    if opened is None:
+        return replace(student, loaded=loaded, how=how)
+    folders, how["teacher"] = student.folders + opened.folders, dict(opened.how)
+    return LoadedModel(loaded, folders, lambda: student.fingerprint()[:8] + opened.fingerprint()[:8], how)
+
+
+def _load_deferring(student: Loaded[Any], agree: float | None, teacher: Loaded[Any] | None) -> DeferringStudent:
+    return DeferringStudent(student.value, agree, teacher.value if teacher else None)
 
 
 @dataclass(frozen=True)
@@ -126,7 +226,7 @@ def calibrate_student(
     predictions: Path,
     dev: pl.DataFrame,
     gold: bool,
-    settings: DeferralSettings,
+    settings: "DeferralSettings",
     task: Task,
     reporter: Reporter,
 ) -> CalibrationResult:

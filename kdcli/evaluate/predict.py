@@ -1,22 +1,19 @@
 """Predictions of a student or a teacher: for a table, to a file, and as GLUE's submission files."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, UsageError
-from kdcli.evaluate.pair import DeferringStudent, PairSpeed
+from kdcli.evaluate.pair import DeferringStudent, Model, PairSpeed
 from kdcli.parts import Engine, Loaded, LocalEngine, Parts, in_turn
 from kdcli.tables.text_lines import STDIN, read_lines
 from kdcli.tasks import answers as answering
@@ -30,17 +27,6 @@ by more, because it computes shared beginnings of texts once, says so in its ``p
 _READING = {"layout", "text_columns", "bad_rows", "quoting", "separator"}  # settings that say how a table is read
 
 
-class Model(Protocol):
-    """A loaded student or teacher."""
-
-    @property
-    def task(self) -> Task:
-        """The task that it predicts."""
-
-    def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
-        """Return ``float32 [rows, task.outputs]`` for the text columns."""
-
-
 @dataclass(frozen=True)
 class PredictResult:
     """A file of predictions, and its number of rows."""
@@ -51,7 +37,7 @@ class PredictResult:
 
 
 def predict_table(
-    model: Model, table: Path, settings: TaskSettings | None, reporter: Reporter, *, probabilities: bool = False
+    model: Model, table: Path, settings: "TaskSettings | None", reporter: Reporter, *, probabilities: bool = False
 ) -> Iterator[pl.DataFrame]:
     """Predict a label, or a score, for each row of a table; memory does not grow with the rows.
 
@@ -85,21 +71,19 @@ def predict_file(
     model: Model | Loaded[Model],
     table: Path,
     output: Path,
-    settings: TaskSettings | None = None,
+    settings: "TaskSettings | None" = None,
     *,
     origin: Mapping[str, Any],
     probabilities: bool = False,
     keep: bool = False,
     resume: bool = True,
-    engine: Engine | None = None,
+    engine: "Engine | None" = None,
     reporter: Reporter | None = None,
 ) -> PredictResult:
     """Write the predictions for a table to a file; ``keep`` puts them behind all columns of the table.
 
     First the whole table is read once, so that a row that cannot be read shows before the work. The work is cut into
-    parts, with which a killed run goes on; the bytes of the file do not depend on it.
-
-    The suffix of ``output`` decides its form; a ``.txt`` holds the predictions alone. ``origin`` is what the model is,
+    parts, with which a killed run goes on; the bytes of the file do not depend on it. ``origin`` is what the model is,
     as JSON values: parts of another one are not used, and none are without ``resume``.
     """
     from kdcli.files import sha256
@@ -140,7 +124,7 @@ def predict_file(
     return PredictResult(output, rows, model.speed() if isinstance(model, DeferringStudent) else None)
 
 
-def _beside(table: Path, settings: TaskSettings, task: Task, predictions: pl.LazyFrame) -> pl.LazyFrame:
+def _beside(table: Path, settings: "TaskSettings", task: Task, predictions: pl.LazyFrame) -> pl.LazyFrame:
     """Return a table with its predictions behind its own columns; one of their names is a ``DataError``."""
     from kdcli.tables.parquet import stream
     from kdcli.tables.read import ROW_NUMBER
@@ -218,7 +202,7 @@ def predict_texts(
 
 
 def _parts(
-    model: Model, table: Path, settings: TaskSettings | None, reporter: Reporter, size: int
+    model: Model, table: Path, settings: "TaskSettings | None", reporter: Reporter, size: int
 ) -> Iterator[pl.DataFrame]:
     """Read a table in frames of ``size`` rows, the last one of what is left."""
     from kdcli.tables.parquet import in_frames_of

@@ -1,7 +1,5 @@
 """The results of a run: teacher, labels-only baseline and distilled student side by side."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kdcli.api import QuietReporter, Reporter, Task
+from kdcli.api import Reporter, Task
 from kdcli.evaluate.linear import Linear, train_linear
 from kdcli.files import write_json
 from kdcli.student.student import WEIGHTS, Student, load_student
@@ -88,7 +86,7 @@ class Results:
 
 def compare(
     *,
-    teacher: TeacherSource,
+    teacher: "TeacherSource",
     students: Mapping[str, Sequence[Path]],
     joined: Path,
     tables: Mapping[str, pl.DataFrame],
@@ -111,7 +109,7 @@ def compare(
     labelled, notes = _labelled(tables) if gold else (dict(tables), [])
     models = {name: _Measured() for name in ("teacher", *students)}
     with reporter.progress("compare", 2 + sum(map(len, students.values())), "models") as progress:
-        big = teacher.load(task, device=device, precision=precision, reporter=_ProgressOnly(reporter))
+        big = teacher.load(task, device=device, precision=precision)  # what there is to say was said at its export
         models["teacher"].measure(big, big.megabytes, labelled)
         labelled, left_out = _answered(models["teacher"], labelled)
         notes += left_out
@@ -142,13 +140,6 @@ def compare(
     return results
 
 
-class _ProgressOnly(QuietReporter):
-    """Shows progress; what there is to say of the teacher was said at its export."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self.progress = reporter.progress  # type: ignore[method-assign, assignment]
-
-
 def _labelled(tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], list[str]]:
     """Return the rows that have a label, and a note for each table that lacks some."""
     found = {name: table.drop_nulls("label") for name, table in tables.items()}
@@ -157,7 +148,7 @@ def _labelled(tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFram
     return {name: found[name] for name in lacking}, notes
 
 
-def _answered(teacher: _Measured, tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], list[str]]:
+def _answered(teacher: "_Measured", tables: Mapping[str, pl.DataFrame]) -> tuple[dict[str, pl.DataFrame], list[str]]:
     """Leave out the rows that the teacher has not answered; return the tables, and notes."""
     there = {name: np.isfinite(found[:, 0]) for name, found in teacher.logits[0].items()}
     teacher.logits[0] = {name: found[there[name]] for name, found in teacher.logits[0].items()}
@@ -176,7 +167,9 @@ class _Measured:
     seconds: float = 0.0
     size: tuple[int, int, float] = (0, 0, 0.0)
 
-    def measure(self, model: Teacher | Student | Linear, megabytes: float, tables: Mapping[str, pl.DataFrame]) -> None:
+    def measure(
+        self, model: "Teacher | Student | Linear", megabytes: float, tables: Mapping[str, pl.DataFrame]
+    ) -> None:
         """Add a seed; each text is fresh, and read once."""
         columns = {name: [table[column].to_list() for column in model.task.columns] for name, table in tables.items()}
         model.logits([["a"]] * len(model.task.columns))  # what only a first call takes

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from kdcli.api import Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, UsageError
-from kdcli.evaluate.predict import Model, PredictResult, predict_file
+from kdcli.evaluate.pair import Model
+from kdcli.evaluate.predict import PredictResult, predict_file
 from kdcli.files import write_json
 from kdcli.parts import Loaded
 from kdcli.tasks.glue import TASKS

@@ -53,12 +53,7 @@ class BinaryExport:
 def export_binary(*, student: Path, output: Path, force: bool = False) -> BinaryExport:
     """Write a student as one file that predicts, right or not at all: it is tried on a text.
 
-    Word vectors are stored in float16, as a student's folder has them.
-
-    Raises:
-        DataError: The folder is not a student's, or the output exists.
-        KdError: The file does not predict what the student predicts.
-        PluginError: The student's plugin has no NumPy form.
+    Word vectors are stored in float16, as a student's folder has them. The student's plugin must have a NumPy form.
     """
     check_output(output, [student], force=force)
     loaded = load_student(student)

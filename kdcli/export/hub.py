@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, HfApi
 
 from kdcli.api import Task
-from kdcli.download import SOURCES
+from kdcli.download.get import SOURCES
 from kdcli.errors import DataError, MissingError, first_line
 from kdcli.files import CALIBRATION, MARKER, atomic, check_output
 from kdcli.student.card import student_card
@@ -48,10 +48,7 @@ class Origin:
 
 
 def export_hub_folder(*, student: Path, output: Path, origin: Origin | None = None, force: bool = False) -> HubFolder:
-    """Write a student's folder for the Hub, whole or not at all, without the paths of this machine.
-
-    ``force`` replaces an earlier one. A folder that is not a student's, or an output that exists, is a ``DataError``.
-    """
+    """Write a student's folder for the Hub, whole or not at all, without the paths of this machine."""
     check_output(output, [student], force=force)
     loaded = load_student(student)
     config = {**without_folders(loaded.config), "format": FORMAT}

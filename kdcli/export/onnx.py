@@ -3,8 +3,6 @@
 Each graph is compared with PyTorch, on padded batches of all kinds. Reading a graph must not import torch.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -64,8 +62,7 @@ class Session:
         inputs: dict[str, NDArray[np.int64]] = {}
         for number, ids, counts in zip(("",) if len(words) == 1 else ("1", "2"), words, lengths, strict=True):
             inputs |= {f"words{number}": ids.astype(np.int64), f"lengths{number}": counts.astype(np.int64)}
-        logits: NDArray[np.float32] = self._session.run(None, inputs)[0]
-        return logits
+        return np.asarray(self._session.run(None, inputs)[0], np.float32)
 
 
 def load_onnx(folder: str | Path, file: str = MODEL, threads: int = 0) -> Student:
@@ -123,19 +120,15 @@ def export_onnx(
     output: Path,
     int8: bool = True,
     check: bool = True,
-    dev: TaskSettings | None = None,
+    dev: "TaskSettings | None" = None,
     force: bool = False,
     reporter: Reporter | None = None,
 ) -> OnnxExport:
     """Write a student as ONNX, whole and right or not at all: the graphs, the tokenizer, the labels and a card.
 
     ``int8`` adds a second graph with 8-bit weights. ``check`` compares with PyTorch on random words, and on the texts
-    of ``dev``, and times the graphs. ``force`` replaces an earlier export.
-
-    Raises:
-        DataError: The folder is not a student's, the output exists, or the texts cannot be read.
-        KdError: The graph does not give PyTorch's logits.
-        PluginError: The student's plugin builds no graph.
+    of ``dev``, and times the graphs: one that does not give PyTorch's logits is a ``KdError``. ``force`` replaces an
+    earlier export.
     """
     from kdcli.student.dataset import encode_table
     from kdcli.tasks.split import load_split
@@ -234,7 +227,7 @@ def random_batches(task: Task, vocabulary: int, max_length: int) -> Iterator[tup
             yield tuple(words for words, _ in columns), tuple(lengths for _, lengths in columns)
 
 
-def _text_batches(examples: Examples) -> Iterator[tuple[Columns, Columns]]:
+def _text_batches(examples: "Examples") -> Iterator[tuple[Columns, Columns]]:
     """Make batches of real texts in their own order, whatever their lengths, of each size in turn."""
     rows, sizes = np.arange(len(examples)), cycle(SIZES)
     while len(rows):

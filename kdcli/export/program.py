@@ -4,8 +4,6 @@ It is the ``__main__.py`` of a zip file, so it imports Python's own library alon
 named after the content, and appears whole or not at all.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -97,7 +95,7 @@ def predict(folder: Path, version: str) -> int:
     return 0
 
 
-def predicted(student: Student, stream: BufferedIOBase, probabilities: bool = False) -> Iterator[str]:
+def predicted(student: "Student", stream: BufferedIOBase, probabilities: bool = False) -> Iterator[str]:
     """Yield the rows of ``kd predict`` for the lines of a stream as soon as they are there, as TSV."""
     from kdcli.errors import DataError, UsageError
     from kdcli.tables.text_lines import STDIN, read_lines

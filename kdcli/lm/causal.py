@@ -166,10 +166,7 @@ class CausalDecoder:
     def check(self, length: int) -> None:
         """Make sure that rows at positions of their own get the logits of whole texts, up to ``length`` tokens.
 
-        Some models ignore ``position_ids`` or the mask, and would sample from another distribution without an error.
-
-        Raises:
-            DataError: This one does; or its logits are not finite.
+        A model that ignores ``position_ids`` or the mask would sample from another distribution: a ``DataError``.
         """
         what, hint = f"{type(self.model).__name__} cannot be sampled from", "use a model such as gpt2, Llama or Qwen"
         try:

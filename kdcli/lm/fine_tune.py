@@ -1,7 +1,5 @@
 """Fine-tuning with the Hugging Face Trainer at one learning rate: resumable, the best dev checkpoint kept."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil
@@ -156,9 +154,7 @@ class _Training:
                 compute_metrics=lambda found: task.score(np.asarray(found.predictions), found.label_ids),
                 # The Trainer expects a loss divided by the rows of the whole update. A model's own loss is divided by
                 # the rows that it sees, so that gradients would grow with the pieces of an update and the processes.
-                compute_loss_func=lambda outputs, labels, num_items_in_batch: task.loss(
-                    outputs, labels, num_items_in_batch
-                ),
+                compute_loss_func=task.loss,
                 # Some models return more than logits.
                 preprocess_logits_for_metrics=lambda logits, labels: task.reduce(
                     logits[0] if isinstance(logits, tuple) else logits, labels

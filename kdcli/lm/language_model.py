@@ -115,8 +115,8 @@ def _task(model: LanguageModel, corpus: Corpus, seed: int) -> FineTuneTask:
         model.check(built, model.max_length)
         return built.train()
 
-    def loss(outputs: Any, labels: Tensor, items: Tensor | int) -> Tensor:
-        return model.nats(scores_of(outputs), labels).sum() / items
+    def loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int) -> Tensor:
+        return model.nats(scores_of(outputs), labels).sum() / num_items_in_batch
 
     def score(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         if not np.isfinite(predictions).all():

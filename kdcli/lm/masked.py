@@ -219,11 +219,7 @@ class MaskedSampler:
 
 @torch.inference_mode()
 def check_masked(model: Any, length: int, mask: int) -> None:
-    """Make sure that a model fills masks in texts of ``length`` tokens.
-
-    Raises:
-        DataError: It reads fewer, or does not know this mask token; or its logits are not finite.
-    """
+    """Make sure that a model fills masks in texts of ``length`` tokens, with finite logits; else a ``DataError``."""
     name, hint = type(model).__name__, "a shorter max_length, or the model copied again, its tokenizer with it"
     try:
         logits = model(input_ids=torch.full((1, length), mask, device=model.device)).logits

@@ -25,9 +25,9 @@ class Diverged(Exception):
 class FineTuneTask:
     """A model to fine-tune, with its rows, its loss and its dev score.
 
-    ``loss`` takes outputs, labels and the number of labels of the whole update that are not -100; it is the sum of the
-    batch's losses divided by that number. ``score`` takes the logits of all dev rows, from short to long, each batch
-    after ``reduce`` (``[batch]`` or ``[batch, outputs]``), and their labels, padded with -100.
+    ``loss`` takes outputs, labels and ``num_items_in_batch``, the number of labels of the whole update that are not
+    -100; it is the sum of the batch's losses divided by that. ``score`` takes the logits of all dev rows, from short to
+    long, each batch after ``reduce`` (``[batch]`` or ``[batch, outputs]``), and their labels, padded with -100.
     """
 
     stage: str  # the name in learning curves: ``teacher`` or ``generator``
@@ -89,8 +89,7 @@ class Arguments(TrainingArguments):  # type: ignore[misc]
     @property
     def n_gpu(self) -> int:
         """The number of GPUs of this process."""
-        count: int = super().n_gpu
-        return min(count, 1)
+        return min(int(super().n_gpu), 1)
 
 
 class ByLengthTrainer(Trainer):  # type: ignore[misc]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from kdcli.api import Reporter
@@ -41,7 +40,7 @@ def merge_adapter(folder: Path, base: Path, precision: str = "fp32") -> Any:
         MissingError: PEFT is not installed.
     """
     try:
-        from peft import PeftConfig, PeftModel
+        from peft import PeftConfig, PeftModel, load_peft_weights
     except ImportError as error:
         what = "this folder holds an adapter (LoRA), and the library peft is not installed"
         raise MissingError(what, file=folder, hint="pip install 'kdcli[peft]'") from error
@@ -50,7 +49,8 @@ def merge_adapter(folder: Path, base: Path, precision: str = "fp32") -> Any:
         if kind.is_prompt_learning:
             what = f"an adapter of the kind {kind.peft_type.value} cannot be merged into its base model"
             raise DataError(what, file=folder / ADAPTER, key="peft_type", hint="kd reads LoRA and its relatives")
-        shapes = _shapes(folder)
+        weights = load_peft_weights(str(folder), "cpu")  # by their names in the base model
+        shapes = {name.removeprefix(_PREFIX): list(tensor.shape) for name, tensor in weights.items()}
     outputs = _outputs(shapes, base, folder)
     names = {number: f"LABEL_{number}" for number in range(outputs)}  # the base's names are those of another task
     config = load_config(base, num_labels=outputs, id2label=names, problem_type=None)
@@ -65,16 +65,6 @@ def merge_adapter(folder: Path, base: Path, precision: str = "fp32") -> Any:
             what = f"the adapter does not fit its base model: {len(wrong)} tensors are missing or unknown: {wrong[0]}"
             raise DataError(what, file=folder, hint=f"see base_model_name_or_path in {ADAPTER}: it names {base}")
         return adapted.merge_and_unload().eval()
-
-
-def _shapes(folder: Path) -> dict[str, list[int]]:
-    """Return the shape of each tensor in an adapter's file, by its name in the base model."""
-    file = folder / "adapter_model.safetensors"
-    if file.is_file():
-        weights = load_file(file)
-    else:
-        weights = torch.load(folder / "adapter_model.bin", map_location="cpu", weights_only=True)
-    return {name.removeprefix(_PREFIX): list(tensor.shape) for name, tensor in weights.items()}
 
 
 def _outputs(shapes: dict[str, list[int]], base: Path, folder: Path) -> int:

@@ -98,8 +98,7 @@ class Classifier:
         if self.long_texts == "max":
             return np.maximum.reduceat(outputs, first)
         sizes = np.diff(first, append=len(texts)).astype(np.float32)[:, None]
-        means: NDArray[np.float32] = (np.add.reduceat(outputs, first) / sizes).astype(np.float32)
-        return means
+        return np.asarray(np.add.reduceat(outputs, first) / sizes, np.float32)
 
     def _pieces(self, columns: Sequence[Sequence[str]]) -> tuple[dict[str, list[list[int]]], NDArray[np.int64]]:
         """Return the word pieces of each text, or of each of its windows, and the number of the text of each."""

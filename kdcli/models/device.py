@@ -18,8 +18,7 @@ _TRIAL = 768  # rows of the matrices of a trial: as wide as an encoder
 def resolve(device: str) -> str:
     """Turn ``auto`` into the best device of this machine; under ``torchrun`` each local rank gets its own GPU.
 
-    Raises:
-        MissingError: The machine has no such device.
+    A device that the machine has not is a ``MissingError``.
     """
     if device in ("auto", "cuda") and torch.cuda.is_available():
         return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
@@ -44,9 +43,7 @@ def at_hand(device: str) -> str:
 def check_device(device: str, precision: str, what: str) -> None:
     """Make sure that ``what`` (a teacher, a generator) can be trained on a device in a precision.
 
-    Raises:
-        MissingError: The machine has no such device.
-        UsageError: The device cannot compute in this precision.
+    A precision in which it cannot compute is a ``UsageError``.
     """
     kind = torch.device(resolve(device)).type
     able = {"cpu": {"fp32", "bf16"}, "cuda": {"fp32", "bf16", "fp16"}}.get(kind, {"fp32"})

@@ -1,7 +1,5 @@
 """Hugging Face models, configurations and tokenizers, from a folder or the hub, with the same errors everywhere."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -122,11 +120,7 @@ def load_config(folder: Path, **head: Any) -> Any:
 
 
 def load_tokenizer(folder: Path, *, needs: Iterable[Literal["pad", "eos", "mask"]] = ()) -> Any:
-    """Load a tokenizer with the special tokens that the caller needs; two files alone, as GPT-2 has them, will do.
-
-    Raises:
-        DataError: There is none, it cannot be read, or it lacks a special token.
-    """
+    """Load a tokenizer with the special tokens that the caller needs; two files alone, as GPT-2 has them, will do."""
     bare = not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer_config.json", "config.json"))
     with readable("tokenizer", folder):
         tokenizer = (GPT2Tokenizer if bare else AutoTokenizer).from_pretrained(folder)

@@ -1,7 +1,5 @@
 """Resumable parts: all long work on rows is cut into them, and an engine says where they are made."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from kdcli.parts.engine import Engine, Loaded, LocalEngine, in_turn, place, processes, usable_cores
@@ -10,24 +8,11 @@ from kdcli.parts.parts import RECORD, Parts, claim_folder, is_main_process, proc
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings
 
-__all__ = [
-    "RECORD",
-    "Engine",
-    "Loaded",
-    "LocalEngine",
-    "Parts",
-    "claim_folder",
-    "engine_of",
-    "in_turn",
-    "is_main_process",
-    "place",
-    "process_count",
-    "processes",
-    "usable_cores",
-]
+__all__ = ["RECORD", "Engine", "Loaded", "LocalEngine", "Parts", "claim_folder", "engine_of", "in_turn"]
+__all__ += ["is_main_process", "place", "process_count", "processes", "usable_cores"]
 
 
-def engine_of(settings: Settings) -> Engine:
+def engine_of(settings: "Settings") -> Engine:
     """Return the engine that settings choose."""
     if settings.engine == "local":
         return LocalEngine()

@@ -5,29 +5,26 @@ called in another process it is pickled, with a model in it as ``Loaded``. A par
 model that is trained.
 """
 
-from __future__ import annotations
-
 import os
 import signal
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, partialmethod
 from multiprocessing import get_context, parent_process
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 from kdcli.api import Reporter
 from kdcli.errors import KdError
 from kdcli.files import atomic, sha256
-from kdcli.parts.reports import Reports, receiving
 
 if TYPE_CHECKING:
-    from multiprocessing.queues import SimpleQueue
-
     from kdcli.parts.ray_engine import RayEngine
 
 Engine: TypeAlias = "LocalEngine | RayEngine"
@@ -55,6 +52,50 @@ class PartFailed(KdError):
         self.part, self.last = part, last
 
 
+@dataclass(frozen=True)
+class Reports:
+    """A reporter, and a progress, that sends the name of what is called, with the arguments; the innermost advances."""
+
+    send: Callable[[str, tuple[Any, ...], dict[str, Any]], Any]
+
+    @contextmanager
+    def progress(self, title: str, total: int | None = None, unit: str = "rows") -> Iterator[Self]:
+        """Open a bar at the receiver."""
+        self._call("open", title, total, unit)
+        try:
+            yield self
+        finally:
+            self._call("close")
+
+    def _call(self, kind: str, *values: Any, **named: Any) -> None:
+        self.send(kind, values, named)
+
+    advance, info = partialmethod(_call, "advance"), partialmethod(_call, "info")
+    warn, metrics = partialmethod(_call, "warn"), partialmethod(_call, "metrics")
+
+
+@contextmanager
+def receiving(reporter: Reporter | None) -> Iterator[Callable[..., None]]:
+    """Give a function that hands to a reporter what processes send; each has bars of its own, in the end all closed."""
+    bars = defaultdict[int, list[tuple[ExitStack, Any]]](list)
+
+    def take(sender: int, kind: str, values: tuple[Any, ...], named: dict[str, Any]) -> None:
+        assert reporter
+        if kind == "open":
+            bar = ExitStack()
+            bars[sender].append((bar, bar.enter_context(reporter.progress(*values))))
+            every.push(bar)
+        elif kind == "close":
+            bars[sender].pop()[0].close()
+        elif kind == "advance":
+            bars[sender][-1][1].advance(*values, **named)
+        else:
+            getattr(reporter, kind)(*values, **named)
+
+    with ExitStack() as every:
+        yield take
+
+
 class LocalEngine:
     """Makes parts in this process, or in several of this machine; a context manager, at whose end these end."""
 
@@ -67,9 +108,6 @@ class LocalEngine:
 
     def start(self) -> None:
         """Make sure that it can work."""
-
-    def stop(self) -> None:
-        """End what ``start`` began."""
 
     def device(self, own: str) -> str:
         """Return the device that parts are made on, where the one of this process is ``own``."""
@@ -94,11 +132,8 @@ class LocalEngine:
 
         They are made here in order, or with more ``workers`` in as many processes. Another engine makes them on a
         ``device`` of another machine, to which it sends the ``files`` and folders that ``Loaded`` models read, or with
-        ``keep`` the function itself. The ``reporter`` gets what the function says to its argument of this name.
-
-        Raises:
-            KdError: What the function raises; or a process has died.
-            PartFailed: A part has failed several times.
+        ``keep`` the function itself. The ``reporter`` gets what the function says to its argument of this name. A part
+        that has failed several times is ``PartFailed``; what the function raises is raised.
         """
         make = partial(make_whole, make) if checked else make
         if workers == 1 or len(parts) < 2:
@@ -127,7 +162,7 @@ class LocalEngine:
             hint = "the memory may be too small for so many processes; a new start with fewer resumes here"
             raise KdError("a worker process died", file=next(iter(parts.values())).parent, hint=hint) from None
 
-    def __enter__(self) -> LocalEngine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:

@@ -4,15 +4,13 @@ Each finished part is a file, with its SHA-256 beside it: a damaged part is made
 first missing part.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
@@ -30,14 +28,8 @@ _EARLIER = ("launch.json", "ready-*")  # what earlier versions of kd wrote into 
 class Parts:
     """The parts of one piece of work, in a folder of their own; a context manager, for one launch at a time.
 
-    Args:
-        folder: Where the parts lie; ``assemble`` removes it.
-        fingerprint: All that the parts depend on, as JSON values. Parts with another fingerprint are removed.
-        suffix: The file name suffix of a part.
-        more: Patterns of the files that the work itself writes into the folder.
-        resume: Whether parts that are there are used.
-        engine: Makes the parts; by default this process.
-        reporter: Gets the reason why parts are not used, and the progress.
+    The ``fingerprint`` is all that the parts depend on, as JSON values: those of another one are removed, and without
+    ``resume`` all are. ``more`` are patterns of the files that the work itself writes into the folder.
     """
 
     def __init__(
@@ -48,7 +40,7 @@ class Parts:
         suffix: str = ".parquet",
         more: Sequence[str] = (),
         resume: bool = True,
-        engine: Engine | None = None,
+        engine: "Engine | None" = None,
         reporter: Reporter | None = None,
     ) -> None:
         self.folder, self.suffix = folder, suffix
@@ -60,7 +52,7 @@ class Parts:
         if engine is None:
             self._lock.enter_context(self.engine)
 
-    def __enter__(self) -> Parts:
+    def __enter__(self) -> Self:
         if process_count() > 1:
             self.reporter.warn("one process of this launch makes the parts; several GPUs share them with --engine ray")
         what = "another process is at this work already"
@@ -102,8 +94,7 @@ class Parts:
     ) -> Iterator[int]:
         """Make those of these parts that are missing, and yield the number of each as it is there.
 
-        Raises:
-            KdError: What ``make_part`` raises; a process has died; or a part has failed several times: names its rows.
+        A part that has failed several times is a ``KdError`` that names its rows.
         """
         missing = {part: path for part in parts if not (path := self.path(part)).exists()}
         try:
@@ -129,10 +120,7 @@ def claim_folder(
     """Prepare the folder of a piece of work: keep what is there, or empty it and record the fingerprint.
 
     Return whether the work resumes with what is there: only if all that it depends on is the same; else the reporter
-    gets the reason. ``made`` are patterns of the files that the work makes.
-
-    Raises:
-        DataError: The folder would be emptied, and holds a file that kd did not put there.
+    gets the reason. ``made`` are patterns of the files that the work makes; a folder with others is not emptied.
     """
     record, now, found = folder / RECORD, json.loads(json.dumps(fingerprint)), None
     with suppress(FileNotFoundError, NotADirectoryError, ValueError, TypeError):

@@ -3,8 +3,6 @@
 What a part raises goes back as a value: Ray would turn it into an exception of another class.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil
@@ -20,8 +18,7 @@ import numpy as np
 
 from kdcli import __version__, registry
 from kdcli.errors import KdError, MissingError, shown
-from kdcli.parts.engine import MakePart, set_places
-from kdcli.parts.reports import Reports
+from kdcli.parts.engine import MakePart, Reports, set_places
 from kdcli.registry.plugin import ENVIRONMENT, read_code_files
 
 
@@ -71,10 +68,7 @@ class Maker:
     def make(
         self, work: Work, part: int, name: str, data: bytes
     ) -> tuple[Any, dict[str, Any], list[Any]] | KdError | str:
-        """Return what the function returned, wrote and said; an error for the user, or another one in words.
-
-        The other one may not happen again.
-        """
+        """Return what the function returned, wrote and said; an error for the user; or in words one that may pass."""
         from ray import cloudpickle
 
         try:

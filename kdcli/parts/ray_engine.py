@@ -4,8 +4,6 @@ All that travels is pickled here and goes through Ray's object store as bytes. A
 memory that all processes of a machine share, and ``torch.from_numpy`` would write into it.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import socket
@@ -15,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import current_thread, main_thread
-from typing import Any
+from typing import Any, Self
 
 from kdcli import registry
 from kdcli.api import QuietReporter, Reporter
@@ -73,7 +71,7 @@ class _Queue:
 
 @dataclass
 class RayEngine:
-    """Makes parts on a cluster: that of the address, one that is there, or a local one for as long as this runs."""
+    """Makes parts on a cluster: that of the address, one that is there, or a local one, which ends with the process."""
 
     address: str = ""
     wanted: str = "auto"  # the device that the settings name
@@ -81,7 +79,6 @@ class RayEngine:
     _actors: dict[Any, dict[Any, int | None]] = field(default_factory=dict)  # the part of each call; None: its start
     _kind: str = "CPU"  # of the actors: a core or a GPU each
     _failed_starts: int = 0
-    _ours: bool = False
 
     def start(self) -> None:
         """Connect to the cluster; a ``MissingError`` if Ray is not installed, or the cluster does not answer."""
@@ -100,17 +97,8 @@ class RayEngine:
             ray.init(address or None, include_dashboard=False, log_to_driver=False, logging_level="error")
         except (Exception, SystemExit) as error:  # Ray ends the process where a cluster does not answer
             raise _silent(address or "this machine", shown(error)) from error
-        self._ours = True
         if current_thread() is main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray's ends a process like an error
-
-    def stop(self) -> None:
-        """Leave the cluster; a local one ends."""
-        if self._ours:
-            import ray
-
-            ray.shutdown()
-            self._ours = False
 
     @property
     def width(self) -> int:
@@ -118,11 +106,7 @@ class RayEngine:
         return 4 * max(1, self._slots(self.device("cpu")))
 
     def device(self, own: str) -> str:
-        """Return the device that the settings name; ``auto`` is a GPU where the cluster has one.
-
-        Raises:
-            MissingError: The settings name a GPU, and the cluster has none.
-        """
+        """Return the device that the settings name, a GPU only if the cluster has one; ``auto`` takes that."""
         kind = self.wanted.partition(":")[0]
         if kind == "auto":
             return "cuda" if self._slots("cuda") else "cpu"
@@ -144,10 +128,9 @@ class RayEngine:
         checked: bool = False,
         reporter: Reporter | None = None,
     ) -> Iterator[tuple[int, Any]]:
-        """Make parts on all nodes; see ``LocalEngine``.
+        """Make parts on all nodes, see ``LocalEngine``; a part whose process dies is made again elsewhere.
 
-        A part whose process dies is made again elsewhere. Errors of kd's kind are raised as they are. The ``reporter``
-        gets what the function has said when the part is there; until then it shows how many trainings are.
+        The ``reporter`` gets what the function has said when the part is there; until then it shows how many are.
         """
         queue, looked = _Queue(dict(parts), read, deque(parts)), 0.0
         work = self._send(make, files, keep, bool(reporter))
@@ -253,7 +236,7 @@ class RayEngine:
         if fault := fault_of(answer, report(registry.used)):
             raise fault
 
-    def __enter__(self) -> RayEngine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

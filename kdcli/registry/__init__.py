@@ -4,8 +4,6 @@ A plugin is an entry point of an installed distribution, or a file of ``--code``
 its own; if neither is its own, that is an error.
 """
 
-from __future__ import annotations
-
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -112,7 +110,7 @@ def load(group: Group, name: str) -> Any:
     return plugin.load()
 
 
-def options(group: Group, name: str, table: Mapping[str, Any]) -> BaseModel:
+def options(group: Group, name: str, table: Mapping[str, Any]) -> "BaseModel":
     """Validate a plugin's table of the profile, and return its ``Options``; each wrong key or value is reported."""
     from pydantic import ValidationError
 
@@ -151,45 +149,30 @@ def blaming(group: Group, name: str, inside: str, *, but: tuple[type[Exception],
     except (Exception, SystemExit) as error:
         if isinstance(error, (KdError, *but)):
             raise
-        plugin = _find_or_none(group, name)
-        file, row = plugin.place(error) if plugin else (None, None)
-        hint = "run it again with --debug, and show its author the output"
-        if plugin and plugin.file:
-            hint = f"fix {plugin.file}"
-        what = f"{title(group, name)} failed in {inside}: {shown(error)}"
+        plugin = find(group, name)
+        file, row = plugin.place(error)
+        hint = f"fix {plugin.file}" if plugin.file else "run it again with --debug, and show its author the output"
+        what = f"{plugin.title} failed in {inside}: {shown(error)}"
         raise PluginError(what, hint=hint, file=file, row=row) from error
 
 
 def breach(group: Group, name: str, what: str) -> PluginError:
     """Return the error for a plugin that breaks its contract; ``what`` follows the plugin's title."""
-    plugin = _find_or_none(group, name)
-    wanted = f"{plugin.name} --code {plugin.file}" if plugin and plugin.file else name
-    return PluginError(f"{title(group, name)} {what}", hint=f"`kd plugins check {wanted}` shows what it must keep")
-
-
-def title(group: Group, name: str) -> str:
-    """Return the name of a plugin, installed or not, in messages."""
-    plugin = _find_or_none(group, name)
-    return plugin.title if plugin else f"the {group.removesuffix('s')} plugin {name}"
+    plugin = find(group, name)
+    wanted = f"{name} --code {plugin.file}" if plugin.file else name
+    return PluginError(f"{plugin.title} {what}", hint=f"`kd plugins check {wanted}` shows what it must keep")
 
 
 def code_of(group: Group, name: str) -> dict[str, Path]:
     """Return a plugin's file of ``--code`` by its name, or nothing: results depend on its content."""
-    plugin = _find_or_none(group, name)
-    return {plugin.distribution: plugin.file} if plugin and plugin.file else {}
+    plugin = find(group, name)
+    return {plugin.distribution: plugin.file} if plugin.file else {}
 
 
 def versions(group: Group, name: str) -> dict[str, str]:
-    """Return the version of a plugin by its distribution; nothing for kd's own or a missing one."""
-    plugin = _find_or_none(group, name)
-    return {plugin.distribution: plugin.version} if plugin and not plugin.is_ours else {}
-
-
-def _find_or_none(group: Group, name: str) -> Plugin | None:
-    try:
-        return find(group, name)
-    except PluginError:
-        return None
+    """Return the version of a plugin by its distribution; nothing for kd's own."""
+    plugin = find(group, name)
+    return {} if plugin.is_ours else {plugin.distribution: plugin.version}
 
 
 @lru_cache

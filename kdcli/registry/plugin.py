@@ -3,8 +3,6 @@
 A file is known by its text, and run only when it is chosen.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys
@@ -95,7 +93,7 @@ class Plugin:
     distribution: str  # or the name of its file
     version: str  # of the distribution, or the beginning of the file's SHA-256
     module: str  # what its entry point names, or the path of its file
-    source: EntryPoint | CodeFile = field(repr=False, compare=False)
+    source: "EntryPoint | CodeFile" = field(repr=False, compare=False)
 
     @property
     def full_name(self) -> str:
@@ -162,10 +160,8 @@ def faults(group: Group, module: Any) -> list[str]:
 
     version = getattr(module, "api_version", None)
     if isinstance(version, bool) or version != API_VERSION:  # True == 1, and is no version
-        lacks = version is None
-        return [
-            f"{'lacks api_version' if lacks else f'is written for api_version {version!r}'}; this kd has {API_VERSION}"
-        ]
+        wrong = "lacks api_version" if version is None else f"is written for api_version {version!r}"
+        return [f"{wrong}; this kd has {API_VERSION}"]
     missing = [name for name in NEEDED[group] if not hasattr(module, name)]
     found = [f"lacks {', '.join(missing)}"] if missing else []
     for name in (*NEEDED[group], *OPTIONAL.get(group, ())):

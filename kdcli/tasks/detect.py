@@ -75,7 +75,8 @@ def detect(path: Path, settings: TaskSettings, task: Task) -> TableLayout:
     form = form_of(path)
     if form == "txt":
         return _with_sets(_plain_lines(path, settings, task), path, settings, task)
-    quoted: Quoted | None = {"csv": True, "none": False, "escaped": "escaped"}.get(settings.quoting)
+    quoting: dict[str, Quoted] = {"csv": True, "escaped": "escaped", "none": False}
+    quoted = quoting.get(settings.quoting)
     if quoted is None and form == "tsv":
         quoted = is_quoted(path, settings.name)
     separator = None if settings.separator == "auto" else settings.separator

@@ -288,10 +288,10 @@ def _arguments(config: Any) -> Set[str]:
     return inspect.signature(model.forward).parameters.keys()
 
 
-def _loss(weights: Tensor | None, outputs: Any, labels: Tensor, items: Tensor | int) -> Tensor:
-    """Return the mean loss of the labels over the rows of the update; ``items`` are all labels of it."""
+def _loss(weights: Tensor | None, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int) -> Tensor:
+    """Return the mean loss of the labels of an update, of which there are ``num_items_in_batch`` in all."""
     weights = weights if weights is None else weights.to(labels.device)
-    return label_losses(outputs["logits"], labels, weights).sum() / items
+    return label_losses(outputs["logits"], labels, weights).sum() / num_items_in_batch
 
 
 def _score(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -129,7 +129,7 @@ class GeneratorRun:
     @property
     def title(self) -> str:
         """Its name in messages."""
-        return registry.title("generators", self.generator)
+        return registry.find("generators", self.generator).title
 
     @classmethod
     def of(cls, settings: Settings, task: Task, *, device: str, seed: int, resume: bool = True) -> Self:

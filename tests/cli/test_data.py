@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from kdcli.cli import run
-from kdcli.download import SOURCES
+from kdcli.download.get import SOURCES
 from kdcli.files import MARKER
 from kdcli.student.vectors import read_vectors
 

@@ -16,7 +16,7 @@ from typer.main import get_command
 import kdcli
 from kdcli.cli import CODE, GLOBAL, TABLE, Commands, app, run, to_front, ui
 from kdcli.config.schema import Settings, flags_of
-from kdcli.config.table import keys
+from kdcli.config.table import options_of
 from kdcli.errors import DataError
 
 ROOT = get_command(app)
@@ -202,7 +202,7 @@ OWN = {
 
 @every_command
 def test_options_of_settings_belong_to_the_command(path):
-    named = {key.replace(".", "_"): key for key in keys(Settings)}
+    named = {one.key.replace(".", "_"): one.key for one in options_of(Settings)}
     known = [named[one.name] for one in options(COMMANDS[path]) if one.name in named]
     helps = " ".join(one.help for one in options(COMMANDS[path]))
     known += re.findall(r"\b(?:task|transfer|teacher|join|student)\.[a-z_.]*[a-z_]", helps)

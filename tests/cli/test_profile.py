@@ -19,10 +19,10 @@ def test_show_resolved_prints_each_value_with_its_origin(capsys, monkeypatch):
     lines = [line.split("  # ") for line in capsys.readouterr().out.splitlines() if "  # " in line]
     origins = {line[0].strip(): line[1] for line in lines}
     assert origins["seed = 7"] == "KD_SEED"
-    assert origins["lr = 0.25"] == "--set"
-    assert origins['data_dir = "kd:sample"'] == "demo.toml"
-    assert origins["rho = 0.95"] == "base.toml"
-    assert origins['layout = "auto"'] == "default"
+    assert origins["student.lr = 0.25"] == "--set"
+    assert origins['task.data_dir = "kd:sample"'] == "demo.toml"
+    assert origins["student.rho = 0.95"] == "base.toml"
+    assert origins['task.layout = "auto"'] == "default"
 
 
 def test_copy_is_a_profile_of_ones_own_and_never_overwrites_unasked(capsys, tmp_path, monkeypatch):

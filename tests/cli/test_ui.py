@@ -149,7 +149,7 @@ def test_panel_at_80_columns_keeps_figures_whole_and_leaves_room_for_ctrl_c(cloc
             outer.advance(5, loss=0.0312, best="0.9123", learning_rate=0.001234)
         console.file.truncate(0)
         console.print(report._panel())
-    lines = console.file.getvalue().replace("\x00", "").splitlines()
+        lines = console.file.getvalue().replace("\x00", "").splitlines()
     assert max(map(len, lines)) <= 77
     for whole in ("fine-tune the teacher [/b]", "15/200,000 updates (0 %)", "learning rate 0.001234", "ETA 22:13:14"):
         assert any(whole in line for line in lines), whole

@@ -82,11 +82,6 @@ def export_web(
 
     ``runtime`` is a folder with what ``npm pack`` writes of ``LIBRARIES``, or the address of a registry; by default npm
     fetches them. ``force`` replaces an earlier export.
-
-    Raises:
-        DataError: The folder is not a student's, the output exists, or an archive is not the pinned one.
-        MissingError: An archive is not there, or cannot be fetched; or ONNX is not installed.
-        PluginError: The student's plugin builds no ONNX graph.
     """
     reporter = reporter or QuietReporter()
     check_output(output, [student], force=force)
@@ -132,15 +127,17 @@ def _page(student: Student, files: Mapping[str, Path], packed: Mapping[str, str]
 
 def _library_files(folder: Path, runtime: str | None, reporter: Reporter) -> dict[str, Path]:
     """Return the files of the libraries by name, unpacked into a folder."""
-    place = folder if runtime is None or "://" in runtime else Path(runtime)
+    place, found = folder if runtime is None or "://" in runtime else Path(runtime), {}
     if runtime is None:
         _pack(folder)
-    elif place is folder:
-        for library in LIBRARIES:
-            _download(library, runtime, folder / library.archive, reporter)
-    found = {}
     for library in LIBRARIES:
         archive = place / library.archive
+        if runtime is not None and place is folder:
+            url = f"{runtime.rstrip('/')}/{library.name}/-/{library.name.rpartition('/')[2]}-{library.version}.tgz"
+            try:
+                fetch(url, archive, digest=None, size=None, by_hand=archive, reporter=reporter)
+            except MissingError as error:
+                raise MissingError(error.what, file=error.file, hint=WITHOUT_NPM) from error
         if not archive.is_file():
             raise MissingError(f"{library.archive} is not in this folder", file=place, hint=f"run there: {PACK}")
         if sha256(archive) != library.sha256:
@@ -159,12 +156,3 @@ def _pack(folder: Path) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         raise MissingError(f"npm cannot fetch the libraries: {' '.join(done.stderr.split())[:200]}", hint=WITHOUT_NPM)
-
-
-def _download(library: Library, registry: str, archive: Path, reporter: Reporter) -> None:
-    name = f"{library.name.rpartition('/')[2]}-{library.version}.tgz"
-    url = f"{registry.rstrip('/')}/{library.name}/-/{name}"
-    try:
-        fetch(url, archive, digest=None, size=None, by_hand=archive, reporter=reporter)
-    except MissingError as error:
-        raise MissingError(error.what, file=error.file, hint=WITHOUT_NPM) from error

@@ -1,14 +1,15 @@
 import json
+import shutil
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 
 import pytest
 from made_student import PAIR, SINGLE, TEXTS, columns, make_student
-from notes import Notes
+from raising import raising
 
 from kdcli.cli import run
 from kdcli.config.schema import Settings
-from kdcli.errors import KdError
+from kdcli.errors import DataError, KdError
 from kdcli.evaluate import bench as benching
 from kdcli.evaluate.bench import BATCHES, BenchSubject, Latency, Measurement, bench, measure, timed
 from kdcli.export.onnx import export_onnx
@@ -159,14 +160,13 @@ def test_pairs(tmp_path, faked):
     assert faked[-1][1] == [["first one"], ["second one"]] and found.words == 4
 
 
-def test_what_is_left_out(student, onnx, tmp_path, faked, monkeypatch):
-    notes = Notes()
-    found = bench(student=student, onnx=tmp_path, settings=Settings(), profiled=False, reporter=notes)
-    assert list(found.skipped) == ["student, ONNX", "student, int8"] and len(notes.warnings) == 2
-    assert "kd export onnx" in notes.warnings[0]
-    monkeypatch.setattr(benching, "find_spec", lambda name: None)
-    found = bench(student=student, onnx=onnx, settings=Settings(), profiled=False)
-    assert "pip install 'kdcli[onnx]'" in found.skipped["student, int8"] and len(found.models) == 2
+def test_a_folder_without_graphs_and_one_without_that_in_8_bits(student, onnx, tmp_path, faked):
+    with raising(DataError, file=tmp_path, hint="kd export onnx"):
+        bench(student=student, onnx=tmp_path, settings=Settings(), profiled=False)
+    shutil.copytree(onnx, tmp_path / "float")
+    (tmp_path / "float" / "model.int8.onnx").unlink()
+    found = bench(student=student, onnx=tmp_path / "float", settings=Settings(), profiled=False)
+    assert [model.kind for model in found.models] == ["pytorch", "numpy", "onnx"]
 
 
 class Broken:

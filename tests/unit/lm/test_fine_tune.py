@@ -84,8 +84,8 @@ class Writer:
         transformers.set_seed(seed)
         return transformers.AutoModelForCausalLM.from_config(self.config)
 
-    def loss(self, outputs, labels, items):
-        return nats(outputs["logits"], labels, self.train.ahead).sum() / items
+    def loss(self, outputs, labels, num_items_in_batch):
+        return nats(outputs["logits"], labels, self.train.ahead).sum() / num_items_in_batch
 
     def reduce(self, logits, labels):
         return nats(logits, labels, self.train.ahead)

@@ -102,7 +102,7 @@ def test_what_kd_bench_measured_is_a_section(tmp_path):
     )
     teacher = replace(student, name="teacher", kind="teacher", per_second={1: 20.0, 32: 40.0})
     machine = {"processor": "some processor", "cores": "2"}
-    measured = BenchReport("made", 60, 7.5, "dev", machine, 3.0, [student, teacher], {})
+    measured = BenchReport("made", 60, 7.5, "dev", machine, 3.0, [student, teacher])
     root = write_run(tmp_path / "run")
     assert keep(measured, root / "student") is None and "speed" not in write_report(root).sections
     assert keep(measured, root) == root / "bench.json"

@@ -58,7 +58,7 @@ def run(output, fake, count=10, *, options=None, keep_copies=False, **more):
         if not (folder / name).exists():
             (folder / name).write_text("{}")
     chosen = {"options": Options(), "kind": "single", "seed": 1, "device": "cpu", "precision": "fp32"}
-    run = GeneratorRun("fake", GeneratorSettings(**(chosen | (options or {}))))
+    run = GeneratorRun("gpt2", GeneratorSettings(**(chosen | (options or {}))))
     object.__setattr__(run, "load", lambda checkpoint, reporter: fake)
     arguments = {"train": TRAIN, "held_out": [DEV], "task": SINGLE} | more
     return draw_samples(
@@ -218,7 +218,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(tmp_path, after):
     [
         ({"options": {"seed": 2}}, "seed changed"),
         ({"options": {"top_k": 3}}, "top_k changed"),
-        ({"options": {"options": Options(width=4)}}, "generators.fake.width changed"),
+        ({"options": {"options": Options(width=4)}}, "generators.gpt2.width changed"),
         ({"keep_copies": True}, "keep_copies changed"),
         ({"held_out": []}, "training and held-out texts changed"),
         ("generator", "checkpoint changed"),
@@ -289,7 +289,7 @@ def test_a_generator_whose_samples_are_none(tmp_path, samples, says):
 
     with raising(PluginError, says, hint=True) as error:
         run(tmp_path / "set.tsv", Careless(half))
-    assert error.value.what.startswith("the generator plugin fake ")
+    assert error.value.what.startswith("the generator plugin kdcli:gpt2 ")
     assert not (tmp_path / "set.tsv").exists()
 
 

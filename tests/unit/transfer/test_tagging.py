@@ -61,7 +61,7 @@ def tagged(tmp_path, monkeypatch):
     def run(texts, tag, words="treebank", part=0):
         monkeypatch.setattr(rules.registry, "load", lambda group, name: SimpleNamespace(tag=tag))
         frame = pl.DataFrame(texts)[2 * part : 2 * part + 2]
-        TagPart("any", words, 0, 2)(part, tmp_path / "part.parquet", frame)
+        TagPart("pattern", words, 0, 2)(part, tmp_path / "part.parquet", frame)
         return pl.read_parquet(tmp_path / "part.parquet")
 
     return run
