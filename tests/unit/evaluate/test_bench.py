@@ -4,13 +4,12 @@ from dataclasses import asdict
 
 import pytest
 from made_student import PAIR, SINGLE, TEXTS, columns, make_student
-from notes import Notes
 
 from kdcli.cli import run
 from kdcli.config.schema import Settings
 from kdcli.errors import KdError
 from kdcli.evaluate import bench as benching
-from kdcli.evaluate.bench import BATCHES, BenchSubject, Latency, Measurement, bench, measure, timed
+from kdcli.evaluate.bench import BATCHES, BenchSubject, Latency, Measurement, bench, measure
 from kdcli.export.onnx import export_onnx
 from kdcli.student.student import load_student
 
@@ -35,22 +34,6 @@ def clock(monkeypatch):
     found = Clock()
     monkeypatch.setattr("kdcli.evaluate.bench.time.perf_counter", found)
     return found
-
-
-def test_calls_are_timed_one_by_one_until_the_time_is_up(clock):
-    texts = [list("abcde"), list("vwxyz")]
-    rate, taken = timed(clock.logits, texts, 1, 0.0025)
-    assert (rate, taken) == (pytest.approx(1 / 0.0015), pytest.approx([0.0015] * 2))
-    assert clock.calls == [[["a"], ["v"]], [["b"], ["w"]], [["c"], ["x"]]], "the first call warms up"
-    clock.calls.clear()
-    rate, taken = timed(clock.logits, texts, 2, 1)
-    assert [call[0] for call in clock.calls] == [["a", "b"], ["c", "d"], ["e"]], "no text twice"
-    assert rate == pytest.approx(3 / sum(taken)) and len(taken) == 2
-    clock.calls.clear()
-    assert len(timed(clock.logits, texts, 8, 0)[1]) == 1, "one call at least"
-    assert [call[0] for call in clock.calls] == [["a", "b"], ["c", "d", "e"]]
-    clock.calls.clear()
-    assert len(timed(clock.logits, [["a"]], 8, 0)[1]) == 1 and clock.calls == [[["a"]]]
 
 
 def test_rates_and_latencies_are_those_of_the_clock(clock, monkeypatch):
@@ -99,9 +82,8 @@ def fake(subject, texts, seconds):
     rates = {batch: batch * 1000 / slow for batch in BATCHES}
     parameters = {"pytorch": (1000, 200), "teacher": (350_000, 300_000)}.get(subject.kind, (None, None))
     taken = Latency(slow, 2 * slow, 3 * slow, 10)
-    return Measurement(
-        subject.name, subject.kind, subject.place, "cpu", rates, taken, *parameters, slow, 100 + slow, None, 0.1
-    )
+    what = subject.name, subject.kind, subject.place, "cpu"
+    return Measurement(*what, rates, taken, *parameters, slow, 100 + slow, None, 0.1)
 
 
 @pytest.fixture
@@ -159,8 +141,7 @@ def test_pairs(tmp_path, faked):
     assert faked[-1][1] == [["first one"], ["second one"]] and found.words == 4
 
 
-def test_what_is_left_out(student, onnx, tmp_path, faked, monkeypatch):
-    notes = Notes()
+def test_what_is_left_out(student, onnx, tmp_path, faked, monkeypatch, notes):
     found = bench(student=student, onnx=tmp_path, settings=Settings(), profiled=False, reporter=notes)
     assert list(found.skipped) == ["student, ONNX", "student, int8"] and len(notes.warnings) == 2
     assert "kd export onnx" in notes.warnings[0]
@@ -169,23 +150,10 @@ def test_what_is_left_out(student, onnx, tmp_path, faked, monkeypatch):
     assert "pip install 'kdcli[onnx]'" in found.skipped["student, int8"] and len(found.models) == 2
 
 
-class Broken:
-    """A pool whose process the system has killed."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def submit(self, *_):
-        return self
-
-    def result(self):
+def test_a_model_that_does_not_fit_into_memory(student, monkeypatch):
+    def killed(*_):
         raise BrokenProcessPool
 
-
-def test_a_model_that_does_not_fit_into_memory(student, monkeypatch):
-    monkeypatch.setattr(benching, "processes", lambda count: Broken())
+    monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor.submit", killed)
     with pytest.raises(KdError, match="the process that measured student, PyTorch was killed"):
         bench(student=student, settings=Settings(), profiled=False)
