@@ -38,7 +38,8 @@ def clock(monkeypatch):
 
 def test_rates_and_latencies_are_those_of_the_clock(clock, monkeypatch):
     monkeypatch.setattr(benching, "_load", lambda subject: (clock.logits, 1.5, (None, None)))
-    found = measure(BenchSubject("x", "numpy", "", SINGLE), [[str(number) for number in range(6000)]], 0.1)
+    subject = BenchSubject("x", "numpy", "", SINGLE)
+    found = measure(subject, [[str(number) for number in range(6000)]], 0.1)
     assert found.per_second == pytest.approx({1: 1 / 0.0015, 32: 32 / 0.017, 512: 512 / 0.257})
     assert found.latency.p50 == pytest.approx(1.5) and found.latency.p99 == pytest.approx(1.5)
     assert found.latency.calls == 67
@@ -47,6 +48,8 @@ def test_rates_and_latencies_are_those_of_the_clock(clock, monkeypatch):
     texts = [text for call in clock.calls for text in call[0]]
     assert len(texts) == len(set(texts)), "no text is timed twice"
     assert found.megabytes == 1.5 and found.parameters is None
+    few = measure(subject, [[str(number) for number in range(15)]], 0).per_second
+    assert few == pytest.approx({1: 1 / 0.0015, 32: 3 / 0.0025, 512: 3 / 0.0025}), "2 of 5 warm up; one call at least"
 
 
 @pytest.fixture(scope="module")
