@@ -1,4 +1,6 @@
-"""Rows of a batch at positions of their own, compared with each text alone."""
+"""What a language model says of texts, one text and one token at a time, as a plain loop computes it."""
+
+import math
 
 import torch
 
@@ -39,3 +41,12 @@ def check_rows(decoder, read, alone, words, tolerance=1e-5):
             decoder.keep(kept)
             rows, places = rows[kept], places[kept]
     assert seen > LENGTH and spread > 0.3
+
+
+@torch.no_grad()
+def nats_one_by_one(model, tokens):
+    """Compute the nats of all tokens but the first from the logits of what stands before each."""
+    total = 0.0
+    for place in range(1, len(tokens)):
+        total -= math.log(model(torch.tensor([tokens[:place]])).logits[0, -1].double().softmax(-1)[tokens[place]])
+    return total

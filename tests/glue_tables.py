@@ -1,7 +1,10 @@
 """Little tables of every GLUE task, of our own writing, laid out as GLUE's archives are."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import polars as pl
 
 PEOPLE = ["Anna", "Bela", "Carl", "Dora", "Emil", "Frida", "Georg"]
 THINGS = ["kettle", "violin", "ladder", "window", "basket", "lantern", "carpet", "bicycle"]
@@ -23,9 +26,8 @@ class Glue:
 
 
 def single(row):
-    return (
-        f"a {WORDS[row % 8]} film about {PEOPLE[row % 7].lower()} 's {THINGS[row // 3 % 8]} in the {PLACES[row % 5]} "
-    )
+    thing, place = THINGS[row // 3 % 8], PLACES[row % 5]
+    return f"a {WORDS[row % 8]} film about {PEOPLE[row % 7].lower()} 's {thing} in the {place} "
 
 
 def pair(row):
@@ -95,9 +97,8 @@ def write(task, folder, sizes=(48, 24, 12)):
         if name in glue.test:
             columns = _split(glue.header) or ["source", "label", "mark", "sentence"]
             named = [dict(zip(columns, row, strict=True)) for row in rows]
-            rows = [
-                [{**row, "index": str(n), "id": str(n)}[column] for column in header] for n, row in enumerate(named)
-            ]
+            numbered = [{**row, "index": str(number), "id": str(number)} for number, row in enumerate(named)]
+            rows = [[row[column] for column in header] for row in numbered]
         lines = [header, *rows] if header else rows
         (folder / f"{name}.tsv").write_text("".join("\t".join(line) + "\n" for line in lines), "utf-8")
         begin += size
@@ -105,3 +106,43 @@ def write(task, folder, sizes=(48, 24, 12)):
 
 def _split(header):
     return header.split("," if "," in header else " ") if header else []
+
+
+TWO = ["entailment", "not_entailment"]
+HUB_CLASSES = {
+    "sst2": ["negative", "positive"],
+    "cola": ["unacceptable", "acceptable"],
+    "mrpc": ["not_equivalent", "equivalent"],
+    "stsb": None,
+    "qqp": ["not_duplicate", "duplicate"],
+    "mnli": list(CLASSES),
+    "qnli": TWO,
+    "rte": TWO,
+    "wnli": ["not_entailment", "entailment"],
+    "ax": list(CLASSES),
+}
+"""What the Hub calls the classes."""
+
+
+def write_split(folder, config, split, columns, names=None, shards=1):
+    """Store a split as the Hub stores it: the names of the classes are in the file's metadata."""
+    (folder / config).mkdir(parents=True, exist_ok=True)
+    features = {"label": {"names": names, "_type": "ClassLabel"}} if names else {}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pl.DataFrame(columns)
+    size = -(-len(table) // shards)
+    for shard in range(shards):
+        path = folder / config / f"{split}-{shard:05}-of-{shards:05}.parquet"
+        table[shard * size : (shard + 1) * size].write_parquet(path, metadata=metadata)
+
+
+def write_hub(folder, task, labels):
+    """Store all splits of a task, two rows each; the test set has no labels."""
+    dtype = pl.Int64 if HUB_CLASSES[task] else pl.Float32
+    matched = ("_matched", "_mismatched") if task == "mnli" else ("",)
+    for split in ("train", *(f"{split}{part}" for split in ("validation", "test") for part in matched)):
+        columns = {name: [f"{name} {row} of {split}" for row in (0, 1)] for name in HUB_TEXTS[task]}
+        found = pl.Series([-1, -1] if split.startswith("test") else labels, dtype=dtype)
+        numbers = pl.Series([7, 8], dtype=pl.Int32)
+        write_split(folder, task, split, {**columns, "label": found, "idx": numbers}, HUB_CLASSES[task])
+    return folder

@@ -27,7 +27,7 @@ class LLMServer:
     def __init__(self, *, logprobs=True, several=True, samples=True, system_one=False, seconds=0.0, **more):
         self.logprobs, self.several, self.samples, self.system_one = logprobs, several, samples, system_one
         self.seconds, self.answer, self.fault = seconds, more.get("answer"), more.get("fault")
-        self.bodies, self.keys, self.paths, self.lock = [], [], [], threading.Lock()
+        self.sent, self.bodies, self.keys, self.paths, self.lock = [], [], [], [], threading.Lock()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -74,6 +74,7 @@ class LLMServer:
 
     def reply(self, path, body, key):
         with self.lock:
+            self.sent.append(body)
             self.paths.append(path)
             self.keys.append(key)
             broken = self.fault(len(self.paths), path) if self.fault else None
@@ -117,7 +118,6 @@ class LLMServer:
             weights = {}
             for place, label in enumerate(question["criteria"]):
                 weights[label] = 2.718281828459045 ** (score * (label == "positive")) + 1.0 * (place == 0)
-            answers[name] = {
-                "probabilities": {label: weight / sum(weights.values()) for label, weight in weights.items()}
-            }
+            shares = {label: weight / sum(weights.values()) for label, weight in weights.items()}
+            answers[name] = {"probabilities": shares}
         return {"answers": answers, "usage": {"input_tokens": 80, "output_tokens": 0}}

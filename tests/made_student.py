@@ -53,18 +53,9 @@ def make_student(folder, task=SINGLE, *, seed=1, plugin="bilstm", pieces=(), **o
     every, inside = count_parameters(module)
     training = {"kd_loss": "mse", "kd_weight": 1.0, "ce_weight": 0.0, "temperature": 1.0, "lowercase": True}
     training |= {"optimizer": "adam", "lr": 0.002, "batch_size": 50, "vectors": "/home/somebody/minilm"}
-    config = {
-        "plugin": plugin,
-        "options": options,
-        "vocabulary_size": tokenizer.get_vocab_size(),
-        "dimension": 4,
-        "max_length": MAX_LENGTH,
-        "vectors": "encoder /home/somebody/minilm",
-        "rows": 1000,
-        "seed": seed,
-        "training": training,
-        "kd": "0.1.0",
-    }
+    config = {"plugin": plugin, "options": options, "vocabulary_size": tokenizer.get_vocab_size(), "dimension": 4}
+    config |= {"max_length": MAX_LENGTH, "vectors": "encoder /home/somebody/minilm", "rows": 1000}
+    config |= {"seed": seed, "training": training, "kd": "0.1.0"}
     dev = {"pearson": 0.75, "spearman": 0.5} if task.is_score else {"accuracy": 0.75, "f1": 0.5, "mcc": 0.25}
     metrics = {"dev": dev, "updates": 60, "best_update": 40}
     metrics |= {"parameters": every, "parameters_without_embeddings": inside}

@@ -34,23 +34,14 @@ def make_teacher(folder, *, labels=("negative", "positive"), mask="[MASK]", mode
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     special = dict(zip(names, [*SPECIAL, mask], strict=True))
     inputs = ["input_ids", "token_type_ids", "attention_mask"]
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_input_names=inputs, **special
-    ).save_pretrained(folder)
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=inputs, **special)
+    fast.save_pretrained(folder)
     torch.manual_seed(7)
-    settings = {
-        "vocab_size": len(vocabulary),
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "max_position_embeddings": 32,
-        "initializer_range": 0.5,  # logits that differ from text to text
-        "num_labels": len(labels),
-        **({"id2label": dict(enumerate(labels))} if labels[0] is not None else {}),
-        **config,
-    }
-    model = (model_class or transformers.BertForSequenceClassification)(transformers.BertConfig(**settings))
+    settings = {"vocab_size": len(vocabulary), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    settings |= {"intermediate_size": 32, "max_position_embeddings": 32, "num_labels": len(labels)}
+    settings |= {"initializer_range": 0.5}  # logits that differ from text to text
+    settings |= {"id2label": dict(enumerate(labels))} if labels[0] is not None else {}
+    model = (model_class or transformers.BertForSequenceClassification)(transformers.BertConfig(**settings | config))
     model.to(dtype or torch.float32).save_pretrained(folder)
     return folder
 
@@ -78,9 +69,8 @@ def make_decoder(folder, pad_in_config=None):
     """Save a tiny random GPT-2 classifier whose tokenizer pads on the left, and return its folder."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_teacher(folder))
     special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "eos_token": "[SEP]", "padding_side": "left"}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **special).save_pretrained(
-        folder
-    )
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **special)
+    fast.save_pretrained(folder)
     torch.manual_seed(5)
     sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "initializer_range": 0.5}
     config = transformers.GPT2Config(vocab_size=len(tokenizer), num_labels=2, pad_token_id=pad_in_config, **sizes)

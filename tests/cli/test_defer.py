@@ -57,25 +57,21 @@ def test_a_run_calibrates_its_student(kd, tmp_path, monkeypatch):
     # The student's folder is kd's own, and the run is up to date.
     weights = (run / "student/model.safetensors").stat().st_mtime_ns
     again = ("run-all", "--profile", run / "profile.toml", "--run-dir", run, "--json")
-    code, out, err = kd(*again)
-    assert code == 0 and not any(stage["reasons"] for stage in json.loads(out)["stages"]), err
+    assert not any(stage["reasons"] for stage in kd.ok(*again)["stages"])
     assert "30 calibration texts" in (run / "report.html").read_text()
     # Another target calibrates alone, and times no cold start; another student is calibrated again.
     before = json.loads((run / "distil.json").read_text())["cold_start"]
-    code, out, err = kd("distil", teacher, mails, *SMALL, "--agree", "0.9", "--json")
-    assert code == 0 and json.loads(out)["deferral"]["agree"] == 0.9, err
-    assert json.loads(out)["cold_start"] == before
+    out = kd.ok("distil", teacher, mails, *SMALL, "--agree", "0.9", "--json")
+    assert (out["deferral"]["agree"], out["cold_start"]) == (0.9, before)
     assert (run / "student/model.safetensors").stat().st_mtime_ns == weights
     assert kdcli.load_student(run / "student").calibrated.agree == 0.9
-    code, out, err = kd(*again, "--set", "student.lr=0.01")
-    assert code == 0, err
-    ran = [stage["stage"] for stage in json.loads(out)["stages"] if stage["reasons"]]
-    assert ran == ["student", "results", "calibrate"]
-    code, out, err = kd(*again[:-1], "--set", "student.lr=0.01")  # the table, though another stage is the last
-    assert code == 0 and "texts/s" in out and "report.html" in out, err
+    stages = kd.ok(*again, "--set", "student.lr=0.01")["stages"]
+    assert [stage["stage"] for stage in stages if stage["reasons"]] == ["student", "results", "calibrate"]
+    out = kd.ok(*again[:-1], "--set", "student.lr=0.01")  # the table, though another stage is the last
+    assert "texts/s" in out and "report.html" in out
     student = kdcli.load_student(run / "student")
-    code, _, err = kd("export", "hub-folder", "--student", run, "--output", "hub")
-    assert code == 0 and kdcli.load_student("hub").calibration == student.calibration, err
+    kd.ok("export", "hub-folder", "--student", run, "--output", "hub")
+    assert kdcli.load_student("hub").calibration == student.calibration
     student.save(tmp_path / "saved")
     assert kdcli.load_student(tmp_path / "saved").calibration == student.calibration
 
@@ -83,15 +79,14 @@ def test_a_run_calibrates_its_student(kd, tmp_path, monkeypatch):
 def test_too_few_texts_to_calibrate_are_said_before_the_work(kd, tmp_path):
     teacher = make_teacher(tmp_path / "teacher")
     mails = write_csv(tmp_path / "mails.csv", [[text] for text in texts(40)], ["message"])
-    code, _, err = kd("distil", teacher, mails, "--agree", "0.999", "--run-dir", tmp_path / "run", "--dry-run")
-    assert code == 0 and "2,995" in err and "29,950" in err
+    asked = ("distil", teacher, mails, "--agree", "0.999", "--run-dir", tmp_path / "run", "--dry-run")
+    kd.says(0, ("2,995", "29,950"), *asked)
 
 
 def test_a_column_says_what_is_deferred(kd, student, table, tmp_path):
     loaded = kdcli.load_student(student)
     unsure = sureness(student) <= loaded.calibrated.margins[0]
-    code, out, _ = kd("predict", "--student", student, "--input", table, "--defer", "--probabilities")
-    assert code == 0
+    out = kd.ok("predict", "--student", student, "--input", table, "--defer", "--probabilities")
     found = [row["deferred"] == "true" for row in rows(out)]
     # Unknown words, an empty text, and one of more than 20 words are deferred however sure the student is.
     assert TEXTS[1] == "" and TEXTS[2].startswith("unheard") and found[1] and found[2] and found[5]
@@ -99,8 +94,8 @@ def test_a_column_says_what_is_deferred(kd, student, table, tmp_path):
     assert [found[row] for row in familiar] == unsure[familiar].tolist() and not all(found)
     assert [each.deferred for each in loaded.predict(TEXTS, defer=True)] == found
     output = tmp_path / "out.parquet"
-    code, out, _ = kd("predict", "--student", student, "--input", table, "--defer", "--output", output, "--keep")
-    assert code == 0 and pl.read_parquet(output)["deferred"].to_list() == found
+    kd.ok("predict", "--student", student, "--input", table, "--defer", "--output", output, "--keep")
+    assert pl.read_parquet(output)["deferred"].to_list() == found
     for more in (("--input", table, "--output", tmp_path / "out.txt"), ("--glue", tmp_path, "--profile", "sst2")):
         assert kd("predict", "--student", student, "--defer", *more)[0] == 2  # no place for the column
     code, out, err = kd("predict", "--student", student, "--input", table, "--agree", "0.99")
@@ -132,14 +127,12 @@ def test_the_teacher_answers_what_is_deferred(kd, student, table, tmp_path):
 @pytest.mark.parametrize("agree", ["1.0", "0", "1.5", "-1", "much"])
 def test_an_agreement_that_cannot_be_promised(kd, student, table, agree):
     for command in (("predict", "--student", student, "--input", table), ("distil", "model", table)):
-        code, _, err = kd(*command, "--agree", agree)
-        assert code == 2 and "deferral.agree" in err
+        kd.says(2, "deferral.agree", *command, "--agree", agree)
 
 
 def test_a_student_of_an_older_kd(kd, tmp_path, table):
     folder = make_student(tmp_path / "old", SINGLE)
-    code, _, err = kd("predict", "--student", folder, "--input", table, "--defer")
-    assert code == 4 and "deferral.calibrate" in err
+    kd.says(4, "deferral.calibrate", "predict", "--student", folder, "--input", table, "--defer")
     student = kdcli.load_student(folder)
     with pytest.raises(DataError):
         student.predict(["good"], defer=True)

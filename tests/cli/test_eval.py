@@ -9,20 +9,17 @@ def other(tmp_path):
 
 
 def test_which_texts_and_plugins_eval_needs(made, kd, other):
-    code, out, err = kd("eval", "--student", other)
-    assert code == 2 and out == ""
-    assert err.splitlines()[0] == "error: eval needs labelled texts" and "--input" in err
-    code, _, err = kd("eval", "--student", other, "--data-dir", made / "data")
-    assert code == 2 and "eval needs labelled texts" in err
-    code, _, err = kd("eval", "--student", other, "--data-dir", made / "data", "--input", made / "data" / "dev.tsv")
-    assert code == 2 and "--data-dir needs a profile" in err
+    data = ("--data-dir", made / "data")
+    kd.says(2, ("error: eval needs labelled texts", "--input"), "eval", "--student", other)
+    kd.says(2, "eval needs labelled texts", "eval", "--student", other, *data)
+    table = ("--input", made / "data" / "dev.tsv")
+    kd.says(2, "--data-dir needs a profile", "eval", "--student", other, *data, *table)
     profile = made / "run" / "profile.toml"
     profile.write_text(profile.read_text() + GONE)
     code, _, err = kd("eval", "--student", made / "run", "--json")
     assert (code, "plugin" in err) == (0, False)
     (made / "data").rename(made / "moved")
-    code, _, err = kd("eval", "--student", made / "run" / "student")
-    assert code == 4 and "there is no such data folder" in err
+    kd.says(4, "there is no such data folder", "eval", "--student", made / "run" / "student")
     out = kd.ok("eval", "--student", made / "run" / "student", "--data-dir", made / "moved", "--json")
     assert kd("eval", "--student", made / "run", "--data-dir", made / "moved", "--split", "test")[0] == 4
     assert out["tables"]["dev"]["rows"] == 10
@@ -43,8 +40,8 @@ def test_text_columns_are_those_of_the_students_run_and_a_dash_as_output_is_stdo
     plain = kd("predict", "--student", "run", "-i", own)
     assert kd("predict", "--student", "run", "-i", own, "--output", "-")[:2] == plain[:2]
     assert not (made / "-").exists()
-    code, named, _ = kd("predict", "--student", made / "run" / "student", "-i", own, "--text-col", "essay")
-    assert code == 0 and len(named.splitlines()) == 3
+    named = kd.ok("predict", "--student", made / "run" / "student", "-i", own, "--text-col", "essay")
+    assert len(named.splitlines()) == 3
     for student in (made / "run", made / "run" / "student"):
         assert kd("predict", "--student", student, "-i", own)[:2] == (0, named)
     assert kd("predict", "--student", made / "run", "-i", own, "--text-col", "remark")[1] != ""

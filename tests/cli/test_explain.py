@@ -1,4 +1,3 @@
-import json
 import re
 
 import pytest
@@ -10,17 +9,15 @@ from kdcli.student.student import load_student
 def test_lines_of_a_terminal_and_json_of_a_table(kd, made, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     (made / "lines.txt").write_text("the film was very good .\nseen\n")
-    code, out, _ = kd("explain", "--student", made / "run", "--input", made / "lines.txt")
-    assert code == 0 and "\x1b[" in out
-    code, plain, _ = kd("explain", "--student", made / "run", "--input", made / "lines.txt", "--no-color")
-    assert code == 0 and "\x1b" not in plain and "  the film was very good .\n" in plain
+    line = ("explain", "--student", made / "run", "--input", made / "lines.txt")
+    assert "\x1b[" in kd.ok(*line)
+    plain = kd.ok(*line, "--no-color")
+    assert "\x1b" not in plain and "  the film was very good .\n" in plain
     (found, _) = load_student(made / "run" / "student").explain(["the film was very good .", "seen"])
     strongest = max(found.words, key=lambda word: abs(word.logit))
     assert plain.startswith(f"{found.label} {found.probability:.1%}\n")
     assert f"  {strongest.text} {strongest.logit:+.2f}" in plain.splitlines()[2]
-    code, out, err = kd("explain", "--student", made / "run", "--input", made / "data/dev.tsv", "--json")
-    assert code == 0, err
-    found = json.loads(out)["explanations"]
+    found = kd.ok(*line[:-1], made / "data/dev.tsv", "--json")["explanations"]
     assert [one["texts"] for one in found] == [[text] for text in TEXTS]
     assert set(found[0]) == {"texts", "label", "logit", "probability", "words", "pairs"}
     assert set(found[0]["words"][0]) == {"text", "column", "begin", "end", "logit", "probability"}
@@ -41,11 +38,9 @@ def test_pairs_and_scores(kd, tmp_path, task):
     folder = make_student(tmp_path / "student", task)
     (tmp_path / "own.csv").write_text("id,one,two\n1,the film,good plot\n")
     columns = ("--input", tmp_path / "own.csv", "--text-col", "one", "--text2-col", "two")
-    code, out, err = kd("explain", "--student", folder, *columns, "--html", tmp_path / "page.html")
-    assert code == 0, err
-    code, out, _ = kd("explain", "--student", folder, *columns)
-    first, *rest = out.splitlines()
-    assert code == 0 and rest[:2] == ["  the film", "  good plot"]
+    kd.ok("explain", "--student", folder, *columns, "--html", tmp_path / "page.html")
+    first, *rest = kd.ok("explain", "--student", folder, *columns).splitlines()
+    assert rest[:2] == ["  the film", "  good plot"]
     assert re.fullmatch(r"-?\d\.\d\d" if task.is_score else r"[abc] [\d.]+%", first)
 
 

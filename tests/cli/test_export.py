@@ -1,12 +1,8 @@
-import json
-
 from made_student import TEXTS
 
 
 def test_each_export_of_a_run_says_what_is_there(made, kd, monkeypatch):
-    code, out, err = kd("export", "onnx", "--student", made / "run", "--output", made / "onnx", "--json")
-    result = json.loads(out)
-    assert code == 0, err
+    result = kd.ok("export", "onnx", "--student", made / "run", "--output", made / "onnx", "--json")
     assert (result["folder"], result["task"]) == (str(made / "onnx"), "toy")
     assert list(result["megabytes"]) == ["model.onnx", "model.int8.onnx", "model.safetensors"]
     found = {(one["file"], one["texts"]): one for one in result["comparisons"]}
@@ -21,25 +17,21 @@ def test_each_export_of_a_run_says_what_is_there(made, kd, monkeypatch):
     out = kd.ok("export", "hub-folder", *student, *hub, "--force")
     assert f"hf upload USER/NAME {made / 'hub'}" in out
     monkeypatch.setattr("kdcli.export.web._library_files", lambda *_: {})  # npm would need the network
-    code, out, err = kd("export", "web", "--student", made / "run", "--output", made / "web")
-    assert code == 0, err
+    out = kd.ok("export", "web", "--student", made / "run", "--output", made / "web")
     assert f"-m http.server --directory {made / 'web'}" in out and (made / "web" / "index.html").is_file()
     page = made / "page.html"
-    code, out, err = kd("export", "web", "--student", made / "run", "--output", page, "--single", "--json")
-    assert code == 0, err
-    assert json.loads(out)["output"] == str(page) and page.stat().st_size > (made / "web" / "index.html").stat().st_size
+    out = kd.ok("export", "web", "--student", made / "run", "--output", page, "--single", "--json")
+    assert out["output"] == str(page) and page.stat().st_size > (made / "web" / "index.html").stat().st_size
 
 
 def test_onnx_of_a_folder_is_a_panel(made, kd):
     student = made / "elsewhere"
     (made / "run" / "student").rename(student)
-    code, out, err = kd("export", "onnx", "--student", student, "-o", made / "onnx", "--no-int8")
-    assert code == 0, err
+    out = kd.ok("export", "onnx", "--student", student, "-o", made / "onnx", "--no-int8")
     assert "random" in out and "dev" not in out and "int8" not in out and "same label" in out
     assert not (made / "onnx" / "model.int8.onnx").exists()
     data = ("--profile", made / "run" / "profile.toml", "--data-dir", made / "data")
-    code, out, err = kd("export", "onnx", "--student", student, "-o", made / "dev", *data)
-    assert code == 0, err
+    out = kd.ok("export", "onnx", "--student", student, "-o", made / "dev", *data)
     assert " dev " in out and "model.int8.onnx" in out
     out = kd.ok("export", "onnx", "--student", student, "-o", made / "bare", "--no-check")
     assert "PyTorch" not in out

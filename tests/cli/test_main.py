@@ -2,19 +2,17 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 import typer
-from commands import all_commands
+from commands import all_commands, imported
 from typer.main import get_command
 
 import kdcli
-from kdcli.cli import CODE, GLOBAL, TABLE, Commands, app, run, to_front, ui
+from kdcli.cli import CODE, GLOBAL, TABLE, Commands, app, to_front, ui
 from kdcli.config.schema import Settings, flags_of
 from kdcli.config.table import options_of
 from kdcli.errors import DataError
@@ -36,10 +34,6 @@ def parse(arguments):
         while isinstance(command, Commands):
             _, command, rest = command.resolve_command(context, rest)
         return command.make_context("x", rest).params
-
-
-def kd(*arguments, **keywords):
-    return subprocess.run([*KD, *arguments], capture_output=True, text=True, timeout=60, **keywords)
 
 
 def test_every_command_is_in_the_table_and_every_setting_with_a_flag_an_option():
@@ -96,9 +90,8 @@ def test_to_front(line, front, rest):
 
 
 @pytest.mark.parametrize("line", ["--code= doctor", "profile list --code"])
-def test_a_plugin_file_needs_a_name(line, capsys):
-    assert run(line.split()) == 2
-    assert capsys.readouterr().err.startswith("error: --code needs a value")
+def test_a_plugin_file_needs_a_name(line, kd):
+    kd.says(2, "error: --code needs a value", *line.split())
 
 
 def test_help_of_every_command_ends_with_an_example_that_parses():
@@ -120,67 +113,45 @@ def test_help_of_every_command_ends_with_an_example_that_parses():
         ("run-all --device tpu", "device: Where to compute; `auto` takes a GPU where there is one."),
     ],
 )
-def test_a_wrong_value_of_a_setting_s_option_is_a_usage_error(line, hint, capsys):
-    assert run([*line.split(), "--dry-run"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == f"hint: {hint}"
+def test_a_wrong_value_of_a_setting_s_option_is_a_usage_error(line, hint, kd):
+    kd.says(2, f"\nhint: {hint}\n", *line.split(), "--dry-run")
 
 
-def test_flags_of_a_generator_are_its_own_options(tmp_path, capsys, monkeypatch):
+def test_flags_of_a_generator_are_its_own_options(tmp_path, kd, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run(["transfer", "heavy", "--generator", "mlm", "--lr", "-1", "--dry-run"]) == 2
-    assert capsys.readouterr().err.startswith("error: --lr: '-1' should be greater than 0\nhint: generators.mlm.lr: ")
+    says = "error: --lr: '-1' should be greater than 0\nhint: generators.mlm.lr: "
+    kd.says(2, says, "transfer", "heavy", "--generator", "mlm", "--lr", "-1", "--dry-run")
 
 
-def test_kd_alone_shows_help_a_group_alone_is_an_error_and_the_version(capsys):
-    assert run([]) == 0
-    assert "Usage: kd" in capsys.readouterr().out
-    assert run(["profile"]) == 2
-    assert capsys.readouterr().err.startswith("error: missing command\nhint: `kd profile --help`")
-    assert run(["--version"]) == 0
-    assert capsys.readouterr().out == f"kd {kdcli.__version__}\n"
-    assert run(["profile", "list", "-V", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"version": kdcli.__version__}
+def test_kd_alone_shows_help_a_group_alone_is_an_error_and_the_version(kd):
+    assert "Usage: kd" in kd.ok()
+    kd.says(2, "error: missing command\nhint: `kd profile --help`", "profile")
+    assert kd.ok("--version") == f"kd {kdcli.__version__}\n"
+    assert kd.ok("profile", "list", "-V", "--json") == {"version": kdcli.__version__}
 
 
-def imported(*arguments, **environ):
-    """Return the heavy modules that a command imports: they, on every processor, decide how soon it starts."""
-    heavy = ["torch", "transformers", "nltk", "polars", "pydantic", "pydantic_settings", "numpy", "scipy", "sklearn"]
-    heavy += ["accelerate", "datasets", "huggingface_hub", "jinja2", "matplotlib", "onnx", "onnxruntime", "pandas"]
-    heavy += ["requests", "sacremoses", "safetensors", "textblob", "threadpoolctl", "tokenizers", "urllib3"]
-    heavy += ["kdcli.config.schema", "kdcli.config.load", "kdcli.run.stages", "kdcli.cli.run_all", "kdcli.cli.eval"]
-    code = f"""
-import sys
-sys.argv = ["kd", *sys.argv[1:]]
-from kdcli.cli import main
-try:
-    main()
-finally:
-    print(*[name for name in {heavy} if name in sys.modules], file=sys.stderr)
-"""
-    env = {**os.environ, **environ}
-    command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
-    assert done.returncode == 0, done.stderr
-    return set(done.stderr.split())
+HEAVY = ["torch", "transformers", "nltk", "polars", "pydantic", "pydantic_settings", "numpy", "scipy", "sklearn"]
+HEAVY += ["accelerate", "datasets", "huggingface_hub", "jinja2", "matplotlib", "onnx", "onnxruntime", "pandas"]
+HEAVY += ["requests", "sacremoses", "safetensors", "textblob", "threadpoolctl", "tokenizers", "urllib3"]
+HEAVY += ["kdcli.config.schema", "kdcli.config.load", "kdcli.run.stages", "kdcli.cli.run_all", "kdcli.cli.eval"]
 
 
 @pytest.mark.parametrize("line", ["--help", "", "transfer --help", "profile list", "plugins list", "data list --help"])
 def test_help_and_listings_import_nothing_heavy(line):
     """Typer itself imports Pydantic when it runs a command."""
-    assert imported(*line.split()) <= (set() if line in ("--help", "") else {"pydantic"})
+    assert imported(HEAVY, *line.split())[0] <= (set() if line in ("--help", "") else {"pydantic"})
 
 
 def test_completion_imports_nothing_heavy():
     environ = {"_KD_COMPLETE": "complete_bash", "COMP_WORDS": "kd profile sh", "COMP_CWORD": "2"}
-    assert imported(**environ) <= {"pydantic"}
+    assert imported(HEAVY, **environ)[0] <= {"pydantic"}
 
 
 @pytest.mark.parametrize("path", [(), *COMMANDS], ids=" ".join)
-def test_help_has_no_words_of_typers_own(path, capsys):
+def test_help_has_no_words_of_typers_own(path, kd):
     """No type in brackets, no range, no braces, no default in parentheses, no second name of a switch that is off."""
-    assert run([*path, "-h", "--json", "-q"]) == 0
-    shown = capsys.readouterr().out
-    assert " ".join(["Usage: kd", *path, ""]) in " ".join(shown.split())
+    code, shown, _ = kd(*path, "-h", "--json", "-q")
+    assert code == 0 and " ".join(["Usage: kd", *path, ""]) in " ".join(shown.split())
     odd = re.findall(r"<\S+>|\{|\}|list\[|\[x|default: \(|False|None|the table \.| \.\n", shown)
     off = [name for one in COMMANDS.get(path, ROOT).params if one.default is False for name in one.secondary_opts]
     assert odd + [name for name in off if name in shown] == []
@@ -234,17 +205,15 @@ def test_a_setting_that_is_true_or_false_is_a_switch(line, value):
         ("plugins show bilsmt", 5, "no plugin is named bilsmt", "did you mean bilstm?"),
     ],
 )
-def test_an_error_is_two_lines_and_with_json_one_object(line, code, says, hint, capsys):
-    assert run(line.split()) == code
-    out, err = capsys.readouterr()
-    assert out == ""
+def test_an_error_is_two_lines_and_with_json_one_object(line, code, says, hint, kd):
+    found, out, err = kd(*line.split())
+    assert (found, out) == (code, "")
     first, second = err.splitlines()
     assert f"{first}\n".startswith(f"error: {says}")
     assert second.startswith(f"hint: {hint}")
-    assert run([*line.split(), "--json"] if not line.endswith("-s") else ["--json", *line.split()]) == code
-    error = json.loads(capsys.readouterr().out)["error"]
-    assert error["exit_code"] == code
-    assert error["what"] in first and error["hint"] == second.removeprefix("hint: ")
+    _, out, _ = kd(*line.split(), "--json") if not line.endswith("-s") else kd("--json", *line.split())
+    error = json.loads(out)["error"]
+    assert error["exit_code"] == code and error["what"] in first and error["hint"] == second.removeprefix("hint: ")
 
 
 @pytest.fixture
@@ -260,27 +229,24 @@ def failing(monkeypatch):
     return fail_with
 
 
-def test_an_error_names_file_row_and_key_and_an_unexpected_one_has_a_traceback_with_debug_alone(failing, capsys):
+def test_an_error_names_file_row_and_key_and_an_unexpected_one_has_a_traceback_with_debug_alone(failing, kd):
     failing(DataError("bad\n  row", file="a.tsv", row=3, key="label", hint="fix\nit"))
-    assert run(["profile", "list", "--json"]) == 4
-    out, err = capsys.readouterr()
-    assert err == "error: bad row (file a.tsv, row 3, key label)\nhint: fix it\n"
+    code, out, err = kd("profile", "list", "--json")
+    assert (code, err) == (4, "error: bad row (file a.tsv, row 3, key label)\nhint: fix it\n")
     error = json.loads(out)["error"]
     assert (error["type"], error["file"], error["row"], error["key"]) == ("DataError", "a.tsv", 3, "label")
     failing(ZeroDivisionError("by zero"))
-    assert run(["profile", "list"]) == 1
-    err = capsys.readouterr().err
-    assert err.startswith("error: unexpected ZeroDivisionError: by zero\nhint: ") and "Traceback" not in err
-    assert run(["profile", "list", "--debug", "--json"]) == 1
-    out, err = capsys.readouterr()
+    code, _, err = kd("profile", "list")
+    assert code == 1 and err.startswith("error: unexpected ZeroDivisionError: by zero\nhint: ")
+    assert "Traceback" not in err
+    code, out, err = kd("profile", "list", "--debug", "--json")
     assert "Traceback (most recent call last)" in err and "raise error" in err
     assert json.loads(out)["error"]["what"] == "unexpected ZeroDivisionError: by zero"
     failing(SystemExit(0))
-    assert run(["profile", "list"]) == 1
-    assert capsys.readouterr().err.startswith("error: unexpected SystemExit: 0\nhint: ")
+    kd.says(1, "error: unexpected SystemExit: 0\nhint: ", "profile", "list")
 
 
-def test_paths_that_cannot_be_are_errors_of_data(tmp_path, monkeypatch, capsys):
+def test_paths_that_cannot_be_are_errors_of_data(tmp_path, monkeypatch, kd):
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
     long = "x" * 300
@@ -292,46 +258,17 @@ def test_paths_that_cannot_be_are_errors_of_data(tmp_path, monkeypatch, capsys):
         *(f"eval --student {long}", f"bench --student {long}", "run-all -p sst2 --data-dir file", "report file"),
         *("data get sst2 -o file/x --offline", f"student --input {long}.parquet", f"join --run-dir {long}"),
     ):
-        assert 2 <= run([*line.split(), "--json"]) <= 6, line
-        error = json.loads(capsys.readouterr().out)["error"]
-        assert "unexpected" not in error["what"] and error["hint"], line
+        code, out, _ = kd(*line.split(), "--json")
+        error = json.loads(out)["error"]
+        assert 2 <= code <= 6 and "unexpected" not in error["what"] and error["hint"], line
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), typer.Abort()])
-def test_interruption_is_130(error, failing, capsys):
+def test_interruption_is_130(error, failing, kd):
     failing(error)
-    assert run(["profile", "list", "--json"]) == 130
-    out, err = capsys.readouterr()
-    assert err == "error: interrupted\nhint: run the same command again to continue from here\n"
+    code, out, err = kd("profile", "list", "--json")
+    assert (code, err) == (130, "error: interrupted\nhint: run the same command again to continue from here\n")
     assert json.loads(out)["error"]["exit_code"] == 130
-
-
-def test_ctrl_c_on_a_real_process():
-    code = """
-import sys, time
-from kdcli.cli import main
-from kdcli.config import files
-
-def work():
-    print("ready", file=sys.stderr, flush=True)
-    time.sleep(30)
-
-files.names = work
-sys.argv = ["kd", "profile", "list"]
-main()
-"""
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    )
-    assert process.stderr.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert out == "" and err.startswith("error: interrupted\nhint: ")
 
 
 def test_nobody_reading_on_is_no_error():
@@ -355,22 +292,20 @@ def test_nobody_reading_on_is_no_error():
 def test_completion(line, expected):
     words_ = line.split()
     environ = {**os.environ, "_KD_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words_) - 1)}
-    done = kd(env=environ)
+    done = subprocess.run(KD, capture_output=True, text=True, timeout=60, env=environ)
     assert done.stdout.split() == expected, done.stderr
 
 
 @pytest.mark.parametrize("command", ["run-all", "student", "teacher train", "transfer heavy"])
-def test_a_wrong_or_missing_tracker_is_an_error_before_any_work(command, tmp_path, capsys, monkeypatch):
-    line = [*command.split(), "--profile", "sst2", "--run-dir", str(tmp_path / "run"), "--track"]
-    assert run([*line, "tensorbord"]) == 2
-    assert "(key track)\nhint: the trackers are tensorboard, wandb" in capsys.readouterr().err
+def test_a_wrong_or_missing_tracker_is_an_error_before_any_work(command, tmp_path, kd, monkeypatch):
+    line = [*command.split(), "--profile", "sst2", "--run-dir", tmp_path / "run", "--track"]
+    kd.says(2, "(key track)\nhint: the trackers are tensorboard, wandb", *line, "tensorbord")
     monkeypatch.setattr("kdcli.run.tracking.find_spec", lambda name: None)
-    assert run([*line, "tensorboard"]) == 6
-    assert capsys.readouterr().err.endswith("hint: pip install 'kdcli[track]'\n")
+    kd.says(6, "hint: pip install 'kdcli[track]'\n", *line, "tensorboard")
     assert not (tmp_path / "run").exists()
 
 
-def test_python_warnings_are_one_line_each(failing, monkeypatch, capsys):
+def test_python_warnings_are_one_line_each(monkeypatch, kd):
     import warnings
 
     def names():
@@ -378,14 +313,12 @@ def test_python_warnings_are_one_line_each(failing, monkeypatch, capsys):
         return []
 
     monkeypatch.setattr("kdcli.config.files.names", names)
-    assert run(["profile", "list", "--json"]) == 0
-    out, err = capsys.readouterr()
-    assert json.loads(out) == {"profiles": []}
-    assert err == "warning: two lines\n"
+    code, out, err = kd("profile", "list", "--json")
+    assert (code, json.loads(out), err) == (0, {"profiles": []}, "warning: two lines\n")
 
 
-def test_flags_reach_the_ui(capsys):
-    run(["profile", "list", "-q", "--debug", "--no-color", "--no-progress"])
+def test_flags_reach_the_ui(kd):
+    kd("profile", "list", "-q", "--debug", "--no-color", "--no-progress")
     assert ui.output == ui.Output(quiet=True, debug=True, no_color=True, no_progress=True)
-    run(["profile", "list"])
+    kd("profile", "list")
     assert ui.output == ui.Output()

@@ -1,9 +1,8 @@
-import json
 import re
 
 import pytest
 
-from kdcli.cli import doctor, run
+from kdcli.cli import doctor
 
 STUDENT = """
 '''A student made by somebody else.
@@ -22,14 +21,9 @@ def build(options, task, vocabulary_size, vectors, dimension): ...
 """
 
 
-def plugins(capsys, *arguments):
-    assert run(["plugins", *arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)["plugins"]
-
-
-def test_list_and_show_every_builtin(capsys):
-    names = {}
-    for plugin in plugins(capsys, "list"):
+def test_list_and_show_every_builtin(kd):
+    names, listed = {}, kd.ok("plugins", "list", "--json")["plugins"]
+    for plugin in listed:
         names.setdefault(plugin["group"], set()).add(plugin["name"])
     assert names == {
         "generators": {"gpt2", "mlm", "transfoxl"},
@@ -37,19 +31,18 @@ def test_list_and_show_every_builtin(capsys):
         "taggers": {"nltk", "pattern"},
         "teachers": {"cross-encoder", "ensemble", "llm", "setfit", "transformers", "zero-shot"},
     }
-    assert run(["plugins", "list"]) == 0
-    out = capsys.readouterr().out
+    out = kd.ok("plugins", "list")
     assert "bilstm" in out and "kd_taggers.pattern" in out
-    for name in [plugin["name"] for plugin in plugins(capsys, "list")]:
-        (shown,) = plugins(capsys, "show", name)
+    for plugin in listed:
+        (shown,) = kd.ok("plugins", "show", plugin["name"], "--json")["plugins"]
         assert shown["about"] and shown["api_version"] == 2 and shown["file"].endswith(".py")
         for option in shown.get("options"):
             assert option["about"] and option["type"] not in ("", "anything"), option["key"]
 
 
-def test_show_describes_a_plugin_and_its_options(capsys, make_plugin):
+def test_show_describes_a_plugin_and_its_options(kd, make_plugin):
     site = make_plugin("kd-own", "[kdcli.students]\nown = kd_own\n", STUDENT, module="kd_own", version="0.3")
-    (own,) = plugins(capsys, "show", "own")
+    (own,) = kd.ok("plugins", "show", "own", "--json")["plugins"]
     assert (own["full_name"], own["version"]) == ("kd-own:own", "0.3")
     assert own["about"] == "A student made by somebody else."
     assert (own["pairs"], own["scores"]) == (True, False)
@@ -60,8 +53,7 @@ def test_show_describes_a_plugin_and_its_options(capsys, make_plugin):
     ]
     assert (own["api_version"], own["fast"], own["onnx"]) == (2, False, False)
     assert own["file"] == str(site / "kd_own.py")
-    assert run(["plugins", "show", "own"]) == 0
-    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    lines = [" ".join(line.split()) for line in kd.ok("plugins", "show", "own").splitlines()]
     for line in ("students.own.width whole number yes How wide.", "students.own.depth whole number 2 no"):
         assert line in lines
 
@@ -71,18 +63,18 @@ def in_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_new_names_the_files_and_the_next_commands_here_or_elsewhere(capsys, tmp_path):
-    assert run(["plugins", "new", "generator", "own"]) == 0
-    out = capsys.readouterr().out
+def test_new_names_the_files_and_the_next_commands_here_or_elsewhere(kd, tmp_path):
+    out = kd.ok("plugins", "new", "generator", "own")
     assert "the generator own in kd-own" in out and "kd_own/__init__.py" in out
     assert "pip install -e kd-own\n  kd plugins check own\n  python -m pytest kd-own\n" in out
     assert (tmp_path / "kd-own" / "pyproject.toml").exists()
-    assert run(["plugins", "new", "tagger", "own", "--output", "a place/own", "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
+    result = kd.ok("plugins", "new", "tagger", "own", "--output", "a place/own", "--json")
     assert (result["kind"], result["name"], result["distribution"]) == ("tagger", "own", "kd-own")
     assert (result["package"], result["folder"]) == ("kd_own", "a place/own")
     assert all((tmp_path / result["folder"] / file).is_file() for file in result["files"])
     assert result["next"][0] == "pip install -e 'a place/own'"
+    result = kd.ok("plugins", "new", "teacher", "mine", "--json")
+    assert result["next"][1] == "kd plugins check mine --model textblob"
 
 
 @pytest.mark.parametrize(
@@ -93,15 +85,9 @@ def test_new_names_the_files_and_the_next_commands_here_or_elsewhere(capsys, tmp
         (["studnet", "own"], 2, "hint: did you mean student?"),
     ],
 )
-def test_errors(capsys, tmp_path, arguments, code, says):
+def test_errors(kd, tmp_path, arguments, code, says):
     (tmp_path / "kd-there").mkdir()
-    assert run(["plugins", "new", *arguments]) == code
-    assert says in capsys.readouterr().err
-
-
-def test_the_check_of_a_new_teacher_names_its_model(capsys, tmp_path):
-    assert run(["plugins", "new", "teacher", "own", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["next"][1] == "kd plugins check own --model textblob"
+    kd.says(code, says, "plugins", "new", *arguments)
 
 
 SHAPE = """
@@ -109,11 +95,6 @@ SHAPE = """
 api_version = {version}
 def tag(texts): return [[word[-1:] for word in words] for words in texts]
 """
-
-
-def checked(capsys, *arguments):
-    code = run(["plugins", "check", *arguments, "--json"])
-    return code, json.loads(capsys.readouterr().out)
 
 
 @pytest.fixture
@@ -124,45 +105,39 @@ def install(make_plugin):
     return make
 
 
-def test_a_sound_plugin(capsys, install):
+def test_a_sound_plugin(kd, install):
     install("taggers", SHAPE.format(version=2))
-    code, result = checked(capsys, "own")
-    (plugin,) = result["plugins"]
-    assert code == 0 and plugin["passed"]
+    (plugin,) = kd.ok("plugins", "check", "own", "--json")["plugins"]
+    assert plugin["passed"]
     assert (plugin["group"], plugin["full_name"], plugin["version"]) == ("taggers", "kd-own:own", "1.0")
     assert {outcome["result"] for outcome in plugin["checks"]} == {"passed"}
     assert [outcome["check"] for outcome in plugin["checks"]][:2] == ["loads", "one tag a word"]
-    assert run(["plugins", "check", "own"]) == 0
-    out, err = capsys.readouterr()
+    out = kd.ok("plugins", "check", "own")
     assert re.search(r"one tag a word +passed", out) and out.splitlines()[-1] == "5 passed"
-    assert "Traceback" not in err
 
 
-def test_a_broken_plugin_is_exit_code_5(capsys, install):
+def test_a_broken_plugin_is_exit_code_5(kd, install):
     install("taggers", SHAPE.format(version=3))
-    code, result = checked(capsys, "own")
-    failed = [outcome for outcome in result["plugins"][0]["checks"] if outcome["result"] == "failed"]
-    assert code == 5 and not result["plugins"][0]["passed"]
-    assert [outcome["check"] for outcome in failed] == ["loads"]
+    (plugin,) = kd.failed(5, "plugins", "check", "own")["plugins"]
+    failed = [outcome for outcome in plugin["checks"] if outcome["result"] == "failed"]
+    assert not plugin["passed"] and [outcome["check"] for outcome in failed] == ["loads"]
     assert "api_version 3" in failed[0]["detail"] and "docs/plugins.md" in failed[0]["detail"]
-    assert run(["plugins", "check", "own"]) == 5
-    assert capsys.readouterr().out.splitlines()[-1] == "1 failed, 4 skipped"
+    assert kd("plugins", "check", "own")[1].splitlines()[-1] == "1 failed, 4 skipped"
 
 
-def test_options_and_a_teacher_with_its_model(capsys, tmp_path):
-    code, result = checked(capsys, "bilstm", "--set", "hidden=4", "-s", "students.bilstm.fc=5")
+def test_options_and_a_teacher_with_its_model(kd, tmp_path):
+    result = kd.ok("plugins", "check", "bilstm", "--set", "hidden=4", "-s", "students.bilstm.fc=5", "--json")
     (given,) = [one for one in result["plugins"][0]["checks"] if one["check"] == "options"]
-    assert code == 0 and given["detail"] == "hidden = 4, fc = 5"
-    code, result = checked(capsys, "transformers", "--model", str(tmp_path / "nowhere"))
+    assert given["detail"] == "hidden = 4, fc = 5"
+    result = kd.failed(5, "plugins", "check", "transformers", "--model", tmp_path / "nowhere")
     found = {one["check"]: one for one in result["plugins"][0]["checks"]}
-    assert code == 5 and found["load"]["result"] == "failed" and "nowhere" in found["load"]["detail"]
+    assert found["load"]["result"] == "failed" and "nowhere" in found["load"]["detail"]
     assert found["logits"]["result"] == "skipped"
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["nope"], 5, "no plugin is named nope"),
         (["bilsmt"], 5, "did you mean bilstm?"),
         (["bilstm", "--set", "hiden=4"], 3, "did you mean students.bilstm.hidden?"),
         (["gpt2", "--set", "lr=-1"], 3, "generators.gpt2.lr"),
@@ -172,50 +147,35 @@ def test_options_and_a_teacher_with_its_model(capsys, tmp_path):
         (["zero-shot", "--set", "template=None"], 3, "teachers.zero-shot.template"),
     ],
 )
-def test_what_cannot_be_checked(capsys, arguments, code, says):
-    assert run(["plugins", "check", *arguments]) == code
-    assert says in capsys.readouterr().err
+def test_what_cannot_be_checked(kd, arguments, code, says):
+    kd.says(code, says, "plugins", "check", *arguments)
 
 
-@pytest.fixture
-def check(capsys, monkeypatch):
-    """Run ``kd doctor`` and return its exit code and checks by name; torch is imported for one test alone."""
-    monkeypatch.setattr(doctor, "NEEDED", ("json",))
-
-    def run_it():
-        code = run(["doctor", "--json"])
-        result = json.loads(capsys.readouterr().out)
-        return code, {check["name"]: check for check in result["checks"]}, result["fine"]
-
-    return run_it
-
-
-def test_everything_here_is_fine(capsys):
-    assert run(["doctor"]) == 0
-    out = capsys.readouterr().out
+def test_everything_here_is_fine(kd):
+    out = kd.ok("doctor")
     for name in ("python", "torch", "transformers", "cores", "memory free", "disk free"):
         assert f"{name} " in out
     assert "student kdcli:bilstm" in out and "tagger kdcli:pattern" in out
     assert "broken" not in out
 
 
-def test_what_is_missing_is_to_be_looked_at_or_broken(check, monkeypatch, tmp_path):
+def test_what_is_missing_is_to_be_looked_at_or_broken(kd, monkeypatch, tmp_path):
     monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
+    monkeypatch.setattr(doctor, "NEEDED", ("json",))  # torch is imported for one test alone
     import kd_taggers.nltk_perceptron as tagger
 
     for value in vars(tagger).values():
         if hasattr(value, "cache_clear"):
             value.cache_clear()
-    code, checks, fine = check()
-    assert (code, fine) == (0, True)
-    assert checks["tagger kdcli:nltk"]["status"] == "look" and checks["tagger kdcli:nltk"]["hint"]
     monkeypatch.setattr(doctor, "LITTLE_DISK", 1e30)
     monkeypatch.setattr(doctor, "LITTLE_MEMORY", 1e30)
-    code, checks, _ = check()
-    assert code == 0
-    assert checks["disk free"]["status"] == "look" and "--run-dir" in checks["disk free"]["hint"]
-    assert checks["memory free"]["status"] == "look"
+    result = kd.ok("doctor", "--json")
+    checks = {check["name"]: check for check in result["checks"]}
+    assert result["fine"] and {checks[name]["status"] for name in ("disk free", "memory free")} == {"look"}
+    assert checks["tagger kdcli:nltk"]["status"] == "look" and checks["tagger kdcli:nltk"]["hint"]
+    assert "--run-dir" in checks["disk free"]["hint"]
     monkeypatch.setattr(doctor, "NEEDED", ("json", "no_such_module"))
-    code, checks, fine = check()
-    assert (code, fine) == (6, False)
+    result = kd.failed(6, "doctor")
+    checks = {check["name"]: check for check in result["checks"]}
+    assert not result["fine"]
     assert checks["no_such_module"]["status"] == "broken" and checks["json"]["status"] == "fine"

@@ -22,18 +22,14 @@ def test_what_cannot_be_served(student, tmp_path, kd, monkeypatch):
     serve = ("serve", "--student", student, "--port")
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        code, _, err = kd(*serve, port)
-    assert code == 1 and f"port {port} is taken" in err and "--port 0" in err
-    code, _, err = kd(*serve, 0, "--host", "192.0.2.1")
-    assert code == 1 and "192.0.2.1" in err and "KD_TOKEN" in err
+        kd.says(1, (f"port {port} is taken", "--port 0"), *serve, port)
+    kd.says(1, ("192.0.2.1", "KD_TOKEN"), *serve, 0, "--host", "192.0.2.1")
     assert kd(*serve, 70_000)[0] == 2 and kd(*serve, 0, "--token", "")[0] == 2
-    code, _, err = kd(*serve, 0, "--web", tmp_path)
-    assert code == 4 and "kd export web" in err
+    kd.says(4, "kd export web", *serve, 0, "--web", tmp_path)
     for name in [name for name in sys.modules if name.startswith("kdcli.serve")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    code, _, err = kd(*serve, 0)
-    assert code == 6 and "uvicorn" in err and "pip install 'kdcli[serve]'" in err
+    kd.says(6, ("uvicorn", "pip install 'kdcli[serve]'"), *serve, 0)
 
 
 @pytest.mark.slow

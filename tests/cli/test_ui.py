@@ -37,9 +37,8 @@ def in_terminal(*arguments, pace=0.001, code=WORKING, **environ):
     """Run the code above with stdout and stderr on a terminal; return what it would show."""
     leader, follower = pty.openpty()
     env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", **environ}
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(pace), *arguments], stdout=follower, stderr=follower, env=env
-    )
+    command = [sys.executable, "-c", code, str(pace), *arguments]
+    process = subprocess.Popen(command, stdout=follower, stderr=follower, env=env)
     os.close(follower)
     seen = b""
     while True:
@@ -53,9 +52,9 @@ def in_terminal(*arguments, pace=0.001, code=WORKING, **environ):
     return seen.decode()
 
 
-def piped(*arguments, **environ):
+def piped(*arguments, code=WORKING, **environ):
     env = {**os.environ, **environ}
-    command = [sys.executable, "-c", WORKING, "0.001", *arguments]
+    command = [sys.executable, "-c", code, "0.001", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=True)
 
 
@@ -97,11 +96,9 @@ def test_force_color_colours_but_does_not_move():
     done = piped(FORCE_COLOR="1")
     assert "\x1b[?25l" not in done.stderr and "─" not in done.stderr
     code = "from kdcli.cli import ui; ui.warn('w'); ui.show({'a': 1}, lambda _: ui.Text('a', 'bold'))"
-    env = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm-256color"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    done = piped(code=code, FORCE_COLOR="1", TERM="xterm-256color")
     assert "\x1b[33mwarning: " in done.stderr and "\x1b[1ma" in done.stdout
-    env["NO_COLOR"] = "1"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    done = piped(code=code, FORCE_COLOR="1", TERM="xterm-256color", NO_COLOR="1")
     assert "\x1b" not in done.stderr + done.stdout
 
 

@@ -1,7 +1,9 @@
 """A tiny task, and ``kd`` run on it in this process; finished runs that tests copy instead of running them again."""
 
 import json
+import os
 import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 
 from kdcli.cli import run
 
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 GOOD = ["good", "great", "lovely", "fine", "bright", "warm"]
 BAD = ["bad", "dull", "awful", "poor", "dark", "cold"]
 THINGS = ["plot", "actor", "song", "scene", "ending", "picture", "joke", "camera"]
@@ -193,3 +196,33 @@ class Dbert:
 @pytest.fixture
 def dbert(tiny):
     return Dbert(tiny.root)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(chromium, url, ready="document.title", **wishes):
+    """Open a page and wait until it is ready; what it complains of, or asks of others, is a failure."""
+    context = chromium.new_context(**wishes)
+    page = context.new_page()
+    asked, complaints = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: complaints.append(dialog.message))
+    page.goto(url)
+    page.evaluate(ready)
+    yield page
+    assert complaints == []
+    assert [one for one in asked if not one.startswith((url, "blob:"))] == []
+    context.close()

@@ -50,17 +50,20 @@ def changed(content, values, depth=2):
             yield f"{path} {value}", new
 
 
+def of_json_text(text):
+    yield from ((f"all {value}", json.dumps(value).encode()) for value in VALUES)
+    yield from ((name, json.dumps(new).encode()) for name, new in changed(json.loads(text), VALUES))
+
+
 def of_json(file):
-    content = json.loads(file.read_bytes())
-    for name, new in [(f"all {value}", value) for value in VALUES] + list(changed(content, VALUES)):
-        yield name, json.dumps(new).encode()
+    yield from of_json_text(file.read_bytes())
 
 
 def of_lines(file):
     first, rest = file.read_bytes().split(b"\n", 1)
-    for name, new in [(f"all {value}", value) for value in VALUES] + list(changed(json.loads(first), VALUES)):
-        yield name, json.dumps(new).encode() + b"\n" + rest
-        yield f"{name} at the end", first + b"\n" + rest + json.dumps(new).encode()
+    for name, new in of_json_text(first):
+        yield name, new + b"\n" + rest
+        yield f"{name} at the end", first + b"\n" + rest + new
 
 
 def of_toml(file):
@@ -88,10 +91,8 @@ def of_safetensors(file):
     yield "no metadata", save(whole)
     yield "one more", save({**whole, "more": torch.ones(2)}, metadata)
     if "kd" in metadata:
-        for kind, new in changed(json.loads(metadata["kd"]), VALUES):
-            yield f"metadata {kind}", save(whole, {"kd": json.dumps(new)})
-        for value in VALUES:
-            yield f"metadata {value}", save(whole, {"kd": json.dumps(value)})
+        for kind, new in of_json_text(metadata["kd"]):
+            yield f"metadata {kind}", save(whole, {"kd": new.decode()})
 
 
 def of_numpy(file):

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from difflib import SequenceMatcher
 
-import polars as pl
 import pytest
 from e2e.conftest import ran, refused, succeeded
 from tiny_transfoxl import write_tiny
@@ -19,8 +18,7 @@ OPTIONS = {
 
 
 def heavy(tiny, *arguments):
-    ended = succeeded(tiny.stage("transfer", "heavy", *arguments))
-    return ended
+    return succeeded(tiny.stage("transfer", "heavy", *arguments))
 
 
 def choose(tiny, generator):
@@ -55,7 +53,6 @@ def test_four_steps_each_with_its_entry_and_then_nothing_to_do(tiny, generator):
     assert list(tiny.lock) == STEPS and all(entry["outputs"] for entry in tiny.lock.values())
     tuned = tiny.lock["fine-tune"]["result"]["metrics"]
     assert {"dev_bits_per_character", "dev_word_perplexity", "test_bits_per_character"} <= set(tuned)
-
     rows = tiny.read("transfer/heavy.parquet")
     assert rows.columns == ["sentence", "source", "label"]
     assert rows.head(60).select("sentence", "label").rows() == [tuple(row) for row in tiny.rows("train")]
@@ -65,7 +62,6 @@ def test_four_steps_each_with_its_entry_and_then_nothing_to_do(tiny, generator):
     if generator == "transfoxl":
         words = {word for line in rows["sentence"][:60] for word in line.split()}
         assert {word for line in rows["sentence"] for word in line.split()} == words, "no word is new"
-
     before = content(tiny)
     again = heavy(tiny, *chosen, "--json")
     assert ran(again) == [] and again.result["result"] == result and content(tiny) == before
@@ -89,7 +85,6 @@ def test_outputs_of_the_users_own(heavy_done):
     rows = [json.loads(line) for line in (mine / "set.jsonl").read_text().splitlines()]
     assert [row["source"] for row in rows] == ["original"] * 60 + ["heavy"] * 100
     assert not (tiny.run_dir / "transfer" / "heavy.parquet").exists()
-
     again = tiny.stage("transfer", "heavy", "--lr", 1e-3, "--output", mine / "set.jsonl")
     refused(again, 4, "--force")
     assert "fine-tune:" not in again.err, "the error comes before hours of work"
@@ -120,23 +115,6 @@ def test_run_all_goes_through_to_the_student(heavy_done, generator):
     assert ran(tiny.stage("run-all", "--until", "transfer", "--json", "--set", "transfer.method=lite")) == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("generator", ["gpt2", "transfoxl"])
-def test_pairs(tiny, generator):
-    tiny.make_pairs()
-    epochs = ["--set", f"generators.{generator}.epochs={24 if generator == 'transfoxl' else 16}"]
-    heavy(tiny, *choose(tiny, generator), "--set", "task.kind=pair", *epochs)
-    assert pl.read_parquet(tiny.run_dir / "transfer" / "cache.parquet").filter(pl.col("split") == "train").height == 60
-    rows = tiny.read("transfer/heavy.parquet")
-    assert rows.columns == ["sentence1", "sentence2", "source", "label"]
-    assert list(rows["source"]) == ["original"] * 60 + ["heavy"] * 100
-    assert all(one.strip() and other.strip() for one, other in rows.select("sentence1", "sentence2").rows())
-    texts = [one + other for one, other in rows.select("sentence1", "sentence2").rows()]
-    assert not any(sign in text for text in texts for sign in ("<eos>", "<unk>"))
-    if generator == "gpt2":
-        assert "not two texts with one tab" in tiny.lock["sample"]["result"]["rejected"]
-
-
 def test_a_masked_model_draws_some_words_of_pairs_anew(tiny):
     tiny.make_pairs()
     line = [*choose(tiny, "mlm"), "--set", "task.kind=pair", "--json"]
@@ -145,12 +123,10 @@ def test_a_masked_model_draws_some_words_of_pairs_anew(tiny):
     assert result["novelty"]["bits_per_character"] is None, "a masked model has no bits of a text"
     tuned = tiny.lock["fine-tune"]["result"]["metrics"]
     assert tuned["dev_bits_per_masked_token"] > 0 and tuned["test_bits_per_masked_token"] > 0
-
     pairs = [" \t ".join(pair).split(" ") for pair in tiny.read("transfer/heavy.parquet").rows() for pair in [pair[:2]]]
     for sample in pairs[60:]:
         shared = max(shared_words(sample, original) for original in pairs[:60])
         assert 0.6 < shared < 1, "a fifth of the words may be new"
-
     made = content(tiny)
     assert ran(heavy(tiny, *line)) == []
     heavy(tiny, *line, "--only", "sample", "--force")
@@ -164,22 +140,20 @@ def shared_words(words, others):
     return sum(block.size for block in blocks) / max(len(words), len(others))
 
 
-@pytest.mark.parametrize("order", ["none", "tfidf", "lm"])
-def test_a_corpus(heavy_done, order):
+def test_a_corpus_in_the_order_of_the_generator(heavy_done):
     tiny = heavy_done
     lines = ["the plot is warm and the actor is fine .", "rain in spain", "zzz qqq xxx", "", "the song was bad ."]
     (tiny.root / "a.txt").write_text("\n".join(lines) + "\n")
     (tiny.root / "b.tsv").write_text("id\tsentence\n1\tthe  song was bad .\n2\tthe joke is dull .\n")
     files = ["--input", tiny.root / "a.txt", "--input", tiny.root / "b.tsv"]
-    line = ["transfer", "corpus", *files, "--order-by", order, "--num-samples", 3, "--json"]
+    line = ["transfer", "corpus", *files, "--order-by", "lm", "--num-samples", 3, "--json"]
     ended = tiny.stage(*line)
     assert ran(ended) == ["corpus"]
     result = ended.result["result"]
     assert (result["read"], result["blank"], result["duplicates"], result["kept"]) == (7, 1, 1, 3)
     rows = tiny.read("transfer/corpus.parquet")[60:]
     assert list(rows["source"]) == ["corpus"] * 3
-    if order != "none":
-        assert set(rows["sentence"]) == {lines[0], lines[4], "the joke is dull ."}
+    assert set(rows["sentence"]) == {lines[0], lines[4], "the joke is dull ."}
     (tiny.root / "a.txt").write_text("quite another one .\n")
     again = tiny.stage(*line)
     assert ran(again) == ["corpus"] and "corpus: input corpus 1 changed" in again.err

@@ -16,7 +16,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import glue_tables
-import polars as pl
 import pytest
 from e2e.conftest import Tiny
 from made_student import make_student
@@ -82,11 +81,8 @@ def left_over(root):
 
 def contents(path):
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return {
-        file.relative_to(path).as_posix(): sha256(file)
-        for file in files
-        if file.name not in TIMES and file.suffix != ".html"
-    }
+    kept = [file for file in files if file.name not in TIMES and file.suffix != ".html"]
+    return {file.relative_to(path).as_posix(): sha256(file) for file in kept}
 
 
 @pytest.fixture
@@ -95,10 +91,7 @@ def folder(trained, tmp_path):
     (root / "texts.txt").write_text("".join(f"some text of number {number} .\n" for number in range(40)))
     make_student(root / "mnli", Task("mnli", "pair", ("entailment", "neutral", "contradiction")))
     glue_tables.write("mnli", root / "mnli-data")
-    (root / "hub" / "rte").mkdir(parents=True)
-    rows = pl.DataFrame({"sentence1": ["one", "two"], "sentence2": ["three", "four"], "label": [0, 1], "idx": [0, 1]})
-    for split in ("train", "validation", "test"):
-        rows.write_parquet(root / "hub" / "rte" / f"{split}-00000-of-00001.parquet")
+    glue_tables.write_hub(root / "hub", "rte", [0, 1])
     return root
 
 

@@ -85,11 +85,10 @@ class Reader:
         info = self.tiny.root / folder / f"{project['name'].replace('-', '_')}-0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 0\n")
-        groups = project["entry-points"].items()
-        lines = [
-            f"[{group}]\n" + "".join(f"{name} = {place}\n" for name, place in one.items()) for group, one in groups
-        ]
-        (info / "entry_points.txt").write_text("".join(lines))
+        lines = []
+        for group, one in project["entry-points"].items():
+            lines += [f"[{group}]", *(f"{name} = {place}" for name, place in one.items())]
+        (info / "entry_points.txt").write_text("\n".join(lines))
         self.monkeypatch.syspath_prepend(str(self.tiny.root / folder))
 
 
@@ -164,9 +163,8 @@ def here(line, trained, tiny, dbert, monkeypatch):
     pl.DataFrame({"sentence": texts}).write_csv("new.csv")
     shutil.copy("reviews.csv", "texts.csv")
     shutil.copy("reviews.txt", "texts.txt")
-    (block,) = re.findall(
-        r"```toml\n(.*?)```", (ROOT / "docs/teachers.md").read_text("utf-8").partition("server\n")[2], re.S
-    )
+    about_servers = (ROOT / "docs/teachers.md").read_text("utf-8").partition("server\n")[2]
+    (block,) = re.findall(r"```toml\n(.*?)```", about_servers, re.S)
     Path("mine.toml").write_text(f'extends = "sst2"\n{block}')
     for student in Path("runs").glob("*/student") if line.startswith("kd predict") else ():
         Calibration(100, 0.95, Familiar(1.0, 1_000), [], [0.01], [1.0]).save(student / "calibration.json")

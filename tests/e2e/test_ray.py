@@ -10,39 +10,14 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from e2e.conftest import MODELS
+from e2e.conftest import MODELS, PROFILE
 from made_student import SINGLE, make_student
 from made_teacher import make_teacher, texts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 TESTS = Path(__file__).resolve().parents[1]
-PROFILE = """
-extends = "demo"
-[task]
-name = "films"
-data_dir = "{data}"
-[transfer]
-method = "lite+corpus"
-[transfer.lite]
-n_iter = 1
-workers = 1
-[transfer.corpus]
-files = ["{texts}"]
-order_by = "lm"
-num_samples = 500
-[generators.gpt2]
-vocab_size = 300
-max_length = 32
-batch_size = 16
-epochs = 1
-[teacher]
-vocab_size = 300
-lr = [1e-3, 1e-2]
-epochs = 1
-[student]
-dimension = 8
-epochs = 2
-"""
+SETS = ["transfer.method=lite+corpus", "transfer.corpus.order_by=lm", "transfer.corpus.num_samples=500"]
+SETS += ["transfer.lite.n_iter=1", "generators.gpt2.epochs=1", "teacher.lr=[1e-3, 1e-2]", "teacher.epochs=1"]
 SMALL = """
 import os
 from kdcli.cli import run
@@ -148,11 +123,12 @@ def test_predicted_fabricated_and_cleaned_are_the_same_bytes(made, cluster):
 
 def test_all_that_a_run_trains_is_the_same_bytes(made, cluster):
     """The grid of the teacher, a corpus in the order of a generator, students and baselines of two seeds."""
-    profile = PROFILE.format(data=made / "data", texts=made / "few.txt") + MODELS
-    (made / "all.toml").write_text(profile)
+    (made / "all.toml").write_text(PROFILE.format(data=made / "data") + MODELS)
     (made / "few.txt").write_text("".join(f"{text}\n" for text in texts(1500, seed=2)))
+    sets = [f'transfer.corpus.files=["{made / "few.txt"}"]', *SETS]
+    line = ["run-all", "-p", made / "all.toml", "--seeds", 2, *(part for one in sets for part in ("--set", one))]
     for engine, on in (("local", None), ("ray", cluster)):
-        kd(made, "run-all", "-p", made / "all.toml", "--run-dir", made / engine, "--seeds", 2, cluster=on)
+        kd(made, *line, "--run-dir", made / engine, cluster=on)
     names = ["transfer/corpus.parquet", "join/joined.parquet", "predictions.parquet"]
     names += [f"{one}/model.safetensors" for one in ("teacher", "student", "student-seed2", "baseline-seed2")]
     for name in names:

@@ -4,31 +4,15 @@ The browser's tests are slow. Without a Chromium they are skipped, unless CHROMI
 """
 
 import json
-import os
-import shutil
-from contextlib import contextmanager
 
 import polars as pl
 import pytest
-from e2e.conftest import refused, succeeded
+from e2e.conftest import opened, refused, succeeded
 from made_run import HOSTILE, write_run
 
 from kdcli.report.page import NAME, write_report
 
 browser = pytest.mark.slow
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium here")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -36,23 +20,7 @@ def written(tmp_path_factory):
     """The page of a run with two dev tables of pairs and three classes."""
     root = tmp_path_factory.mktemp("runs") / "made"
     write_run(root, labels=("no", "maybe", "yes"), pairs=True, tables=("dev_matched", "dev_mismatched"), seeds=2)
-    return write_report(root).output
-
-
-@contextmanager
-def opened(chromium, path, **wishes):
-    """Open a page from the disk; whatever it complains of or asks the network for is a failure."""
-    context = chromium.new_context(**wishes)
-    page = context.new_page()
-    asked, complaints = [], []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: complaints.append(dialog.message))
-    page.goto(path.as_uri())
-    yield page
-    assert asked == [path.as_uri()] and complaints == []
-    context.close()
+    return write_report(root).output.as_uri()
 
 
 def shown(page, what):
@@ -67,11 +35,9 @@ def test_run_all_writes_the_page_and_says_where(done):
     page = done.run_dir / NAME
     before = page.stat().st_mtime_ns
     assert f"report: {page}" in done.stage("run-all").out and page.stat().st_mtime_ns == before
-
     again = done.kd("report", done.run_dir, "--json").result
     assert again["output"] == str(page) and again["left_out"] == [] and page.stat().st_mtime_ns > before
     assert len(again["sections"]) == 9 and again["bytes"] == page.stat().st_size
-
     page.write_text("mine")
     refused(done.kd("report", done.run_dir), 4, "--force")
     spared = done.stage("run-all", "--only", "results", "--force")
@@ -104,7 +70,7 @@ def test_the_predictions_are_the_scored_ones_and_eval_agrees_with_the_results(do
 def test_a_real_run_in_the_browser(tiny, chromium):
     tiny.write("dev", [(f"{HOSTILE} {place} good" if place % 2 else f"{place} bad", place % 2) for place in range(20)])
     assert tiny.stage("run-all").code == 0
-    with opened(chromium, tiny.run_dir / NAME) as page:
+    with opened(chromium, (tiny.run_dir / NAME).as_uri()) as page:
         assert page.title() == "run: a run of kd"
         for tab in page.query_selector_all("[role=tab]"):
             tab.click()
@@ -123,7 +89,7 @@ def test_tabs(chromium, written):
             page.keyboard.press(key)
             assert page.evaluate("document.activeElement.id") == f"tab-{there}"
             assert shown(page, "[role=tabpanel]")[0].get_attribute("id") == there
-        page.goto(f"{written.as_uri()}#curves")  # the same page: no request
+        page.goto(f"{written}#curves")  # the same page: no request
         assert shown(page, "[role=tabpanel]")[0].get_attribute("id") == "curves"
 
 

@@ -22,7 +22,6 @@ def test_run_all_goes_through_a_second_time_has_nothing_to_do_and_is_not_for_tor
         assert row["per_second"] > 0 and row["megabytes"] > 0
     curves = [json.loads(line) for line in (tiny.run_dir / "metrics.jsonl").read_text().splitlines()]
     assert {point["stage"] for point in curves} >= {"teacher", "student"}
-
     student = (tiny.run_dir / "student" / "model.safetensors").stat().st_mtime_ns
     again = tiny.stage("run-all", "--json")
     assert ran(again) == [] and [stage["stage"] for stage in again.result["stages"]] == STAGES
@@ -42,12 +41,10 @@ def test_the_artefacts_belong_together_and_a_changed_setting_runs_the_stages_tha
     assert originals.select("sentence", "label").rows() == [tuple(row) for row in done.rows("train")]
     assert set(originals["source"]) == {"original"} and set(transfer["source"][60:]) == {"lite"}
     assert transfer["sentence"].n_unique() == len(transfer)
-
     logits = joined.select("logits_0", "logits_1").to_numpy()
     assert [str(label) for label in joined["label"]] == [str(best) for best in logits.argmax(1)]
     stored = load_file(done.run_dir / "export" / "logits.safetensors")["logits"]
     np.testing.assert_array_equal(np.unique(stored, axis=0), np.unique(logits, axis=0))
-
     words = {word for line in joined["sentence"] for word in line.replace("[MASK]", " ").lower().split()}
     vocabulary = Tokenizer.from_file(str(done.run_dir / "student" / "tokenizer.json")).get_vocab()
     assert words <= set(vocabulary) and vocabulary["[PAD]"] == 0
@@ -56,7 +53,6 @@ def test_the_artefacts_belong_together_and_a_changed_setting_runs_the_stages_tha
     assert reasons["student"] == ["student.lr changed auto -> 0.5"]
     assert reasons["baseline"] == ["student.lr changed auto -> 0.5", "input student will change"]
     assert not any(reasons[stage] for stage in STAGES[:5])
-
     name = done.stage("run-all", "--set", "task.name=other", "--set", "task.bad_rows=skip", "--dry-run", "--json")
     assert not {"lite", "teacher", "export"} & set(ran(name)), "a name makes no teacher stale"
     real = done.stage("run-all", "--set", "student.lr=0.5", "--until", "student")
@@ -85,7 +81,6 @@ def test_outputs_of_the_users_own_leave_the_run_folder_alone(tiny):
     assert not tiny.run_dir.exists()
     refused(tiny.kd(*join, "-o", mine / "joined.csv"), 4, "--force")
     assert tiny.kd(*join, "-o", mine / "joined.csv", "--force").code == 0
-
     ready = ["--set", "teacher.train=false", "--set", f"teacher.model={mine / 'teacher'}"]
     whole = tiny.stage("run-all", *ready, "--until", "export", "--json")
     assert ran(whole) == ["lite", "export"], "the teacher is ready"

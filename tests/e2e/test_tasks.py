@@ -71,10 +71,8 @@ def goes_on(tiny, run_dir, *more):
         ended = tiny.kd(*line, "--json")
         assert ended.code == 0, (line, ended.err)
         if line[0] == "bench":
-            found, results = (
-                {one["kind"]: one for one in ended.result["models"]},
-                json.loads((run_dir / "results.json").read_text()),
-            )
+            found = {one["kind"]: one for one in ended.result["models"]}
+            results = json.loads((run_dir / "results.json").read_text())
             sizes = {row["model"]: row["parameters"] for row in results["rows"]}
             assert found["pytorch"]["parameters"] == found["numpy"]["parameters"] == sizes["student"]
             assert found["teacher"]["parameters"] == sizes["teacher"]
@@ -107,7 +105,6 @@ def test_every_task_goes_through(tiny, name):
     run_dir, ended = run_all(tiny, profile(tiny, name), data, "lite" if name in QUICK else "lite+heavy")
     dev_tables = ["dev_matched", "dev_mismatched"] if name == "mnli" else ["dev"]
     check_results(name, ended.result["result"], dev_tables)
-
     joined = pl.read_parquet(run_dir / "join" / "joined.parquet")
     rows = [glue.row(place) for place in range(48)]
     without_gold = sum(row[glue.label] == "-" for row in rows)
@@ -115,7 +112,6 @@ def test_every_task_goes_through(tiny, name):
     assert (without_gold, len(originals)) == ((3, 45) if name == "mnli" else (0, 48))
     assert set(joined["source"]) == {"original", "lite"} | ({"heavy"} if name not in QUICK else set())
     assert sum(column.startswith("logits_") for column in joined.columns) == {"mnli": 3, "stsb": 1}.get(name, 2)
-
     predicted = tiny.root / "predictions.tsv"
     source = ["--input", data / f"{glue.test[0]}.tsv"]
     assert tiny.kd("predict", "--student", run_dir / "student", *source, "--output", predicted).code == 0
@@ -171,16 +167,14 @@ def test_a_custom_task_by_flags_alone(tiny):
     data.mkdir()
     for split, places in (("train", range(40)), ("dev", range(40, 60))):
         rows = [TASKS["sst2"].row(place) for place in places]
-        lines = [
-            f"{place},{text.strip()},{'pos' if label == '1' else 'neg'}" for place, (text, label) in enumerate(rows)
-        ]
+        moods = {"0": "neg", "1": "pos"}
+        lines = [f"{place},{text.strip()},{moods[label]}" for place, (text, label) in enumerate(rows)]
         (data / f"{split}.csv").write_text("\n".join(["nr,opinion,mood", *lines]) + "\n")
     columns = ["--text-col", "opinion", "--label-col", "mood", "--set", 'task.labels=["neg", "pos"]']
     run_dir, ended = run_all(tiny, profile(tiny, "custom"), data, "lite", *columns)
     check_results("custom", ended.result["result"], ["dev"])
     ended = tiny.kd("predict", "--student", run_dir, "--input", data / "dev.csv", "--json")
     assert {row["prediction"] for row in ended.result["predictions"]} <= {"neg", "pos"}
-
     for split in ("train", "dev"):
         header, *lines = (data / f"{split}.csv").read_text().splitlines()
         (data / f"{split}.csv").write_text("\n".join([f"{header},other", *(f"{line},x" for line in lines)]))
@@ -188,15 +182,13 @@ def test_a_custom_task_by_flags_alone(tiny):
     tiny.root.joinpath("run-lite").rename(tiny.root / "run-single")
     run_dir, _ = run_all(tiny, profile(tiny, "custom"), data, "lite", *pair, "--until", "join")
     assert pl.read_parquet(run_dir / "join" / "joined.parquet").columns[:2] == ["sentence1", "sentence2"]
-
     line = ["run-all", "--profile", "custom", "--data-dir", data, "--run-dir", tiny.root / "r"]
     refused(tiny.kd(*line, "--text2-col", "other"), 2, "--text2-col", "--text-col")
     refused(tiny.kd(*line, "--text-col", "review"), 4, "'review'", "opinion")
 
 
-FOLDERS = {
-    name.lower().replace("-", ""): name for name in ("SST-2", "CoLA", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE")
-}
+NAMES = ("SST-2", "CoLA", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE")
+FOLDERS = {name.lower().replace("-", ""): name for name in NAMES}
 
 
 @pytest.mark.slow
@@ -210,9 +202,8 @@ def test_real_rows_go_through(tiny, name, method):
     for table in (SHARED / FOLDERS[name]).glob("*.tsv"):
         with table.open(encoding="utf-8", newline="\n") as file:
             (data / table.name).write_text("".join(line for line, _ in zip(file, range(301), strict=False)), "utf-8")
-    run_dir, ended = run_all(
-        tiny, profile(tiny, name, generator_epochs=4), data, method, "--set", "generators.gpt2.max_length=256"
-    )
+    own = profile(tiny, name, generator_epochs=4)
+    run_dir, ended = run_all(tiny, own, data, method, "--set", "generators.gpt2.max_length=256")
     check_results(name, ended.result["result"], ["dev_matched"] if name == "mnli" else ["dev"])
     report = json.loads((run_dir / "results.json").read_text())
     models = [row["model"] for row in report["rows"]]

@@ -7,15 +7,14 @@ WEB_RUNTIME the folder of the others, as ``.ci/run`` does.
 # ruff: noqa: RUF001
 import os
 import random
-import shutil
 import threading
-from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from e2e.conftest import opened
 from made_student import MAX_LENGTH, PAIR, SCORE, SINGLE, TEXTS, WORDS, make_student
 
 from kdcli.api import Task
@@ -24,8 +23,8 @@ from kdcli.student.deferral import Calibration, Familiar
 from kdcli.student.student import load_student
 
 pytestmark = pytest.mark.slow
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 RUNTIME = os.environ.get("WEB_RUNTIME")
+READY = "kd.ready"  # its model is loaded
 
 SET = Task("sets", "single", ("a", "b", "c"), metric="micro_f1", multi_label=True, thresholds=(0.3, 0.5, 0.9))
 PIECES = ("##s", "##ing", "un", "##wa", "##rm", "o", "##δ", "##ο", "##σ")
@@ -61,18 +60,6 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium here")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Students of all kinds, the exported page of each in a folder, and the address of a server for the folders."""
     if RUNTIME is None:
@@ -96,24 +83,6 @@ def made(tmp_path_factory):
     server.shutdown()
 
 
-@contextmanager
-def opened(chromium, url, **wishes):
-    """Open a page and wait for its model; what it complains of, or asks of others, is a failure."""
-    context = chromium.new_context(**wishes)
-    page = context.new_page()
-    asked, complaints = [], []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: complaints.append(dialog.message))
-    page.goto(url)
-    page.evaluate("kd.ready")
-    yield page
-    assert complaints == []
-    assert [one for one in asked if not one.startswith((url, "blob:"))] == []
-    context.close()
-
-
 def typed(page, *texts):
     """Type texts, and wait until their words are coloured."""
     areas = page.query_selector_all("textarea")
@@ -129,12 +98,10 @@ def test_the_logits_are_those_of_python(chromium, made, name):
     student, texts = students[name], texts_of(200)
     columns = [texts] if student.task.kind == "single" else [texts, texts[7:] + texts[:7]]
     rows = [list(row) for row in zip(*columns, strict=True)]
-    with opened(chromium, f"{url}/{name}/") as page:
+    with opened(chromium, f"{url}/{name}/", READY) as page:
         ids = page.evaluate("rows => rows.map(kd.ids)", rows)
-        logits = page.evaluate(
-            "async rows => { const all = []; for (const row of rows) all.push(await kd.logits(row)); return all; }",
-            rows,
-        )
+        one_by_one = "const all = []; for (const row of rows) all.push(await kd.logits(row)); return all;"
+        logits = page.evaluate(f"async rows => {{ {one_by_one} }}", rows)
     for column, column_texts in enumerate(columns):
         expected = [student._encoder.encode_few([text]).words.tolist() for text in column_texts]
         differing = [text for text, row, own in zip(column_texts, ids, expected, strict=True) if row[column] != own]
@@ -150,7 +117,7 @@ def test_what_is_typed_is_answered_and_explained(chromium, made, name):
     texts = (first,) if student.task.kind == "single" else (first, "a bad film [MASK]")
     row = [first] if student.task.kind == "single" else [texts]
     (answer,), (explanation,) = student.predict(row), student.explain(row)
-    with opened(chromium, f"{url}/{name}/") as page:
+    with opened(chromium, f"{url}/{name}/", READY) as page:
         assert page.is_hidden("main") and page.is_hidden("#status")
         typed(page, *texts)
         said, body = page.inner_text("h2"), page.inner_text("main")
@@ -173,11 +140,10 @@ def test_what_is_typed_is_answered_and_explained(chromium, made, name):
 
 def test_odd_texts_are_clear(chromium, made):
     _, students, url = made
-    with opened(chromium, f"{url}/single/") as page:
+    with opened(chromium, f"{url}/single/", READY) as page:
         typed(page, "good " * (MAX_LENGTH + 3) + "unheard")
-        assert len(
-            page.query_selector_all("#words .unread")
-        ) == 4 and f"more than {MAX_LENGTH} words" in page.inner_text("ul")
+        assert len(page.query_selector_all("#words .unread")) == 4
+        assert f"more than {MAX_LENGTH} words" in page.inner_text("ul")
         typed(page, "an unheard film")
         assert [one.inner_text() for one in page.query_selector_all(".unknown")] == ["an", "unheard"]
         typed(page, "<img src=x onerror=alert(1)> good")
@@ -199,7 +165,7 @@ def test_odd_texts_are_clear(chromium, made):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone_in_light_and_dark(chromium, made, width, scheme):
     *_, url = made
-    with opened(chromium, f"{url}/pair/", viewport={"width": width, "height": 700}, color_scheme=scheme) as page:
+    with opened(chromium, f"{url}/pair/", READY, viewport={"width": width, "height": 700}, color_scheme=scheme) as page:
         typed(page, "good " * 40, "w" * 300)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         paper, ink = (page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("backgroundColor", "color"))
@@ -211,7 +177,7 @@ def test_a_single_file_opens_from_the_disk(chromium, made, tmp_path):
     root, students, _ = made
     export_web(student=root / "pieces-student", output=tmp_path / "page.html", single=True, runtime=RUNTIME)
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
-    with opened(chromium, (tmp_path / "page.html").as_uri()) as page:
+    with opened(chromium, (tmp_path / "page.html").as_uri(), READY) as page:
         found = page.evaluate("kd.logits(['the film was good'])")
         typed(page, "the film was good")
     assert found == pytest.approx(students["pieces"].logits([["the film was good"]])[0].tolist(), abs=1e-4)
@@ -222,12 +188,12 @@ def test_where_the_model_cannot_run(chromium, made):
     page = chromium.new_page()
     page.add_init_script("WebAssembly.validate = () => false")  # as a browser without SIMD says
     page.goto(f"{url}/single/")
-    page.evaluate("kd.ready")
+    page.evaluate(READY)
     assert "SIMD" in page.inner_text("#status") and page.is_visible("#status")
     page.close()
     page = chromium.new_page()
     page.goto((root / "single" / "index.html").as_uri())
-    page.evaluate("kd.ready")
+    page.evaluate(READY)
     assert "http.server" in page.inner_text("#status") and "--single" in page.inner_text("#status")
     page.close()
 

@@ -13,20 +13,10 @@ from kdcli.scaffold import new_plugin
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
-TINY = (
-    "transfer.method=heavy",
-    "transfer.generator=trigrams",
-    "transfer.heavy.num_samples=200",
-    "generators.trigrams.order=2",
-    "teacher.max_steps=4",
-    "teacher.max_length=16",
-    'teacher.config={model_type = "bert", hidden_size = 16, num_hidden_layers = 1, num_attention_heads = 2, '
-    "intermediate_size = 16}",
-    "student.dimension=8",
-    "student.max_steps=20",
-    "students.bilstm.hidden=8",
-    "students.bilstm.fc=8",
-)
+BERT = 'model_type = "bert", hidden_size = 16, num_hidden_layers = 1, num_attention_heads = 2, intermediate_size = 16'
+TINY = ["transfer.method=heavy", "transfer.generator=trigrams", "transfer.heavy.num_samples=200"]
+TINY += ["generators.trigrams.order=2", "teacher.max_steps=4", "teacher.max_length=16", f"teacher.config={{{BERT}}}"]
+TINY += ["student.dimension=8", "student.max_steps=20", "students.bilstm.hidden=8", "students.bilstm.fc=8"]
 ORIGINS = """
 import importlib, json, sys
 from pathlib import Path

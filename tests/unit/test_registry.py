@@ -76,12 +76,8 @@ def test_an_entry_point_to_nothing(make_plugin, entry_point):
 
 def test_what_goes_wrong_inside_a_plugin_is_blamed_on_it_but_what_it_says_itself_is_not(make_plugin):
     make_plugin("kd-good", "[kdcli.students]\ngood = kd_good\n", GOOD, module="kd_good")
-    with (
-        raising(
-            PluginError, what="the student plugin kd-good:good failed in build: LookupError: a word", hint="--debug"
-        ) as caught,
-        registry.blaming("students", "good", "build"),
-    ):
+    said = "the student plugin kd-good:good failed in build: LookupError: a word"
+    with raising(PluginError, what=said, hint="--debug") as caught, registry.blaming("students", "good", "build"):
         raise LookupError("a word\nand more")
     assert isinstance(caught.value.__cause__, LookupError)
     for own in (MissingError("no jax"), KeyError("fine")):
@@ -89,10 +85,8 @@ def test_what_goes_wrong_inside_a_plugin_is_blamed_on_it_but_what_it_says_itself
             raise own
     with pytest.raises(KeyboardInterrupt), registry.blaming("students", "good", "build"):
         raise KeyboardInterrupt
-    with (
-        pytest.raises(PluginError, match="failed in build: SystemExit: 3"),
-        registry.blaming("students", "good", "build"),
-    ):
+    failed = pytest.raises(PluginError, match="failed in build: SystemExit: 3")
+    with failed, registry.blaming("students", "good", "build"):
         sys.exit(3)
 
 
@@ -102,12 +96,10 @@ def test_errors_of_an_installed_plugin_name_the_line(make_plugin):
         registry.load("students", "bad")
     code = GOOD.replace("dimension): ...", "dimension):\n    return {}[task]")
     site = make_plugin("kd-good", "[kdcli.students]\ngood = kd_good\n", code, module="kd_good")
-    module, failed = registry.load("students", "good"), pytest.raises(PluginError, match="failed in build: KeyError")
-    with failed as caught, registry.blaming("students", "good", "build"):
+    module, row = registry.load("students", "good"), code.splitlines().index("    return {}[task]") + 1
+    failed = raising(PluginError, "failed in build: KeyError", file=site / "kd_good.py", row=row, hint="--debug")
+    with failed, registry.blaming("students", "good", "build"):
         module.build({}, 1, 2, 3, 4)
-    row = code.splitlines().index("    return {}[task]") + 1
-    assert (caught.value.file, caught.value.row) == (str(site / "kd_good.py"), row)
-    assert "--debug" in caught.value.hint
 
 
 @pytest.fixture
@@ -133,9 +125,8 @@ def test_a_file_is_a_plugin_of_what_it_holds_and_is_not_run_before_it_is_chosen(
     assert "KD_RAN" not in os.environ
     assert registry.load("taggers", "mine").tag([["a", "b"]]) == [["X", "X"]]
     assert os.environ.pop("KD_RAN")
-    assert [group for group in registry.GROUPS if "mine" in {one.name for one in registry.plugins(group)}] == [
-        "taggers"
-    ]
+    groups = [group for group in registry.GROUPS if "mine" in {one.name for one in registry.plugins(group)}]
+    assert groups == ["taggers"]
     assert not (path.parent / "__pycache__").exists()
 
 
@@ -213,10 +204,9 @@ def test_errors_of_a_file_name_the_line(code):
         registry.load("taggers", "mine")
     code(TAGGER.replace("return", "1 / 0;"))
     tagger = registry.load("taggers", "mine")
-    failed = pytest.raises(PluginError, match="failed in tag: ZeroDivisionError")
-    with failed as caught, registry.blaming("taggers", "mine", "tag"):
+    failed = raising(PluginError, "failed in tag: ZeroDivisionError", file=path, row=3)
+    with failed, registry.blaming("taggers", "mine", "tag"):
         tagger.tag([["a"]])
-    assert (caught.value.file, caught.value.row) == (str(path), 3)
 
 
 @pytest.mark.parametrize(
@@ -258,9 +248,7 @@ def test_careless_plugins_one_that_lacks_an_extra_and_options_that_fail(make_plu
     make_plugin("kd-jax", "[kdcli.students]\njax = kd_jax_module\n", code, module="kd_jax_module")
     with raising(MissingError, hint="pip install kd-jax[jax]"):
         registry.load("students", "jax")
-    code = (
-        GOOD
-        + """
+    code = """
 from pydantic import ConfigDict, field_validator
 class Options(BaseModel):
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -271,8 +259,7 @@ class Options(BaseModel):
     def _width(cls, value):
         return value / (value - 5)
 """
-    )
-    make_plugin("kd-odd", "[kdcli.students]\nodd = kd_odd\n", code, module="kd_odd")
+    make_plugin("kd-odd", "[kdcli.students]\nodd = kd_odd\n", GOOD + code, module="kd_odd")
     with pytest.raises(PluginError, match="kd-odd:odd failed in Options: ZeroDivisionError"):
         registry.options("students", "odd", {"width": 5})
     with pytest.raises(PluginError, match="kd-odd:odd failed in Options: PydanticSerializationError"):

@@ -1,5 +1,4 @@
 import pytest
-import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 from raising import raising
@@ -29,10 +28,9 @@ def test_without_anything_settings_are_the_defaults():
     assert profile.settings.model_copy(update={"students": {}, "generators": {}, "teachers": {}}) == Settings()
     assert set(profile.origins.values()) == {"default"}
     profile = load_profile(None, sets=["students.bilstm.hidden=7"], environ={})
-    assert profile.settings.students["bilstm"]["hidden"] == 7
-    assert profile.settings.students["bilstm"]["cell"] == "lstm"
-    assert profile.origins["students.bilstm.hidden"] == "--set"
-    assert profile.origins["students.bilstm.cell"] == "default"
+    bilstm, origins = profile.settings.students["bilstm"], profile.origins
+    assert (bilstm["hidden"], origins["students.bilstm.hidden"]) == (7, "--set")
+    assert (bilstm["cell"], origins["students.bilstm.cell"]) == ("lstm", "default")
 
 
 def test_each_layer_wins_over_the_one_before(tmp_path):
@@ -71,16 +69,6 @@ def test_set_takes_a_toml_value_or_a_string(text, key, value):
     assert found == value
 
 
-@given(st.text(min_size=1).filter(lambda text: "\x00" not in text))
-def test_set_never_loses_a_text(text):
-    (layer,) = from_sets([f"student.vectors={text}"])
-    try:
-        expected = tomli.loads(f"v = {text}")
-    except tomli.TOMLDecodeError:
-        expected = {"v": text}
-    assert layer.values["student"]["vectors"] == (expected["v"] if len(expected) == 1 else text)
-
-
 @pytest.mark.parametrize("text", ["student.lr", "=3", "", "student..lr=3", ".=1"])
 def test_set_without_key_or_value_is_a_usage_error(text):
     with raising(UsageError, hint="--set student.lr=0.5"):
@@ -98,11 +86,9 @@ def test_environment_reads_lists_as_json_and_any_section():
     }
     profile = load_profile(None, environ=environ)
     settings = profile.settings
-    assert settings.task.labels == ("a", "b", "c")
-    assert settings.transfer.lite.n_iter == 4
-    assert settings.teacher.lr == (2e-5, 5e-5)
+    assert (settings.task.labels, settings.teacher.lr) == (("a", "b", "c"), (2e-5, 5e-5))
+    assert (settings.transfer.lite.n_iter, settings.precision) == (4, "bf16")
     assert settings.students["bilstm"]["hidden"] == 12
-    assert settings.precision == "bf16"
     assert profile.origins["transfer.lite.n_iter"] == "KD_TRANSFER__LITE__N_ITER"
     assert profile.origins["students.bilstm.hidden"] == "KD_STUDENTS__BILSTM__HIDDEN"
 
@@ -124,20 +110,12 @@ def test_five_errors_are_reported_at_once_each_with_file_and_key(tmp_path):
     text = 'extends = "b.toml"\n[task]\nlabels = ["0", "1"]\nnames = ["bad"]\n'
     text += '[student]\nlr = -1\nkd_loss = "mes"\n[students.bilstm]\nhiden = 3\nfc = 0\n[studnt]\nlr = 1\n'
     mine = write(tmp_path, text)
-    with pytest.raises(ValidationErrors) as caught:
+    with raising(ValidationErrors, exit_code=3) as caught:
         load_profile(mine, environ={}, sets=["teacher.epochs=0"])
-    assert caught.value.exit_code == 3
     found = {error.key: error for error in each(caught.value)}
-    assert set(found) == {
-        "transfer.lite.p_msk",
-        "task",  # names and labels differ in number
-        "student.lr",
-        "student.kd_loss",
-        "students.bilstm.hiden",
-        "students.bilstm.fc",
-        "studnt",
-        "teacher.epochs",
-    }
+    keys = ["student.kd_loss", "student.lr", "students.bilstm.fc", "students.bilstm.hiden", "studnt"]
+    keys += ["task", "teacher.epochs", "transfer.lite.p_msk"]  # of the task names and labels differ in number
+    assert sorted(found) == keys
     assert found["transfer.lite.p_msk"].file == str(base)
     assert found["transfer.lite.p_msk"].hint == "did you mean transfer.lite.p_mask?"
     assert found["student.kd_loss"].file == str(mine)
@@ -146,7 +124,7 @@ def test_five_errors_are_reported_at_once_each_with_file_and_key(tmp_path):
     assert found["teacher.epochs"].file is None and "--set" in str(found["teacher.epochs"])
 
 
-def test_a_error_that_is_overridden_is_none(tmp_path):
+def test_an_error_that_is_overridden_is_none(tmp_path):
     mine = write(tmp_path, "[student]\nlr = -1\n")
     assert load_profile(mine, sets=["student.lr=1"], environ={}).settings.student.lr == 1
 
@@ -221,10 +199,9 @@ def test_plugins_that_are_missing_broken_or_of_another_version_and_a_required_op
     assert "is written for api_version 9" in found["transfer.lite.tagger"].what
     code = OTHER.format(version=2).replace("width: int = 3", "width: int")
     make_plugin("kd-req", "[kdcli.generators]\nreq = kd_req\n", code, module="kd_req")
-    with pytest.raises(ProfileError) as caught:
+    key = "generators.req.width"
+    with raising(ProfileError, "this needs a value, and has no default", key=key, hint=f"--set {key}=VALUE"):
         load_profile(None, sets=["transfer.generator=req"], environ={})
-    assert str(caught.value) == "this needs a value, and has no default (key generators.req.width)"
-    assert caught.value.hint == "--set generators.req.width=VALUE"
 
 
 OTHER = """

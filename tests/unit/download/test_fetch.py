@@ -1,10 +1,10 @@
 import hashlib
 import io
 import os
-import stat
 import tarfile
 import threading
 import zipfile
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -48,11 +48,9 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
-    def send(self, status, body=b"", *, length=None, **headers):
+    def send(self, status, body=b"", *, length=None):
         """Send so much body, whatever length is announced; a wrong one ends the connection."""
         self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
         length = len(body) if length is None else length
         if length != "none":
             self.send_header("Content-Length", str(length))
@@ -81,8 +79,8 @@ def broken(count):
     return lambda handler: handler.send(200, BODY[:count], length=len(BODY))
 
 
-def says(status, **headers):
-    return lambda handler: handler.send(status, b"no", **headers)
+def says(status):
+    return lambda handler: handler.send(status, b"no")
 
 
 def parts(folder):
@@ -121,13 +119,10 @@ def test_a_break_is_an_error_and_leaves_nothing(server, tmp_path):
 @pytest.mark.parametrize("status", [404, 403, 410])
 def test_a_file_that_is_not_there(status, server, tmp_path):
     server.answers = [says(status)]
-    with pytest.raises(MissingError, match=f"cannot be downloaded: {status}") as raised:
-        fetch(f"{server.url}/a", tmp_path / "a")
-    error = raised.value
-    assert error.exit_code == 6 and error.file == f"{server.url}/a"
-    assert "--url" in error.hint and str(tmp_path / "a") in error.hint
-    assert len(server.asked) == 1
-    assert parts(tmp_path) == []
+    url, hint = f"{server.url}/a", ("--url", str(tmp_path / "a"))
+    with raising(MissingError, f"cannot be downloaded: {status}", exit_code=6, file=url, hint=hint):
+        fetch(url, tmp_path / "a")
+    assert len(server.asked) == 1 and parts(tmp_path) == []
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/a", "ftp://127.0.0.1/a", "http://", "nonsense://x"])
@@ -172,11 +167,7 @@ def tarred(path, files=FILES, mode="w"):
     return path
 
 
-def tarred_gz(path, files=FILES):
-    return tarred(path, files, "w:gz")
-
-
-FORMS = {"zip": zipped, "tar": tarred, "tar.gz": tarred_gz}
+FORMS = {"zip": zipped, "tar": tarred, "tar.gz": partial(tarred, mode="w:gz")}
 every_form = pytest.mark.parametrize("form", FORMS)
 
 
@@ -208,15 +199,11 @@ def test_nothing_leaves_the_folder(form, name, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} <= {"x", "in"}
 
 
-def test_links_and_devices(tmp_path):
+def test_links_out_of_the_folder(tmp_path):
     link = tarfile.TarInfo("link")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc"
     with pytest.raises(DataError):
         unpack(tarred(tmp_path / "tar", {link: b""}), tmp_path / "out")
-    link = zipfile.ZipInfo("link")
-    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
-    (found,) = unpack(zipped(tmp_path / "zip", {link: b"/etc"}), tmp_path / "out2")
-    assert not found.is_symlink()
 
 
 @every_form

@@ -1,10 +1,8 @@
-import json
 import re
 from urllib.parse import urlsplit
 
-import polars as pl
 import pytest
-from glue_tables import HUB_TEXTS
+from glue_tables import HUB_TEXTS, write_hub, write_split
 from raising import raising
 
 from kdcli.api import QuietReporter
@@ -15,49 +13,11 @@ from kdcli.tasks.glue import TASKS
 from kdcli.tasks.split import load_split, task_from
 
 QUIET = QuietReporter()
-THREE = ["entailment", "neutral", "contradiction"]
-TWO = ["entailment", "not_entailment"]
-CLASSES = {
-    "sst2": ["negative", "positive"],
-    "cola": ["unacceptable", "acceptable"],
-    "mrpc": ["not_equivalent", "equivalent"],
-    "stsb": None,
-    "qqp": ["not_duplicate", "duplicate"],
-    "mnli": THREE,
-    "qnli": TWO,
-    "rte": TWO,
-    "wnli": ["not_entailment", "entailment"],
-    "ax": THREE,
-}
-"""What the Hub calls the classes."""
-
-
-def put(folder, config, split, columns, names=None, shards=1):
-    """Store a split as the Hub stores it: the names of the classes are in the file's metadata."""
-    (folder / config).mkdir(parents=True, exist_ok=True)
-    features = {"label": {"names": names, "_type": "ClassLabel"}} if names else {}
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    table = pl.DataFrame(columns)
-    size = -(-len(table) // shards)
-    for shard in range(shards):
-        path = folder / config / f"{split}-{shard:05}-of-{shards:05}.parquet"
-        table[shard * size : (shard + 1) * size].write_parquet(path, metadata=metadata)
-
-
-def put_task(folder, task, labels, text="{} of {}"):
-    """Store all splits of a task, two rows each; the test set has no labels."""
-    dtype = pl.Int64 if CLASSES[task] else pl.Float32
-    matched = ("_matched", "_mismatched") if task == "mnli" else ("",)
-    for split in ("train", *(f"{split}{part}" for split in ("validation", "test") for part in matched)):
-        columns = {name: [text.format(f"{name} {row}", split) for row in (0, 1)] for name in HUB_TEXTS[task]}
-        found = pl.Series([-1, -1] if split.startswith("test") else labels, dtype=dtype)
-        put(folder, task, split, {**columns, "label": found, "idx": pl.Series([7, 8], dtype=pl.Int32)}, CLASSES[task])
-    return folder
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if name != "ax"])
 def test_the_profile_of_the_task_reads_them(name, tmp_path):
-    put_task(tmp_path / "hub", name, [3.8, 5.0] if name == "stsb" else [1, 0])
+    write_hub(tmp_path / "hub", name, [3.8, 5.0] if name == "stsb" else [1, 0])
     got = get(name, tmp_path / "out", url=str(tmp_path / "hub"))
     assert {file.rows for file in got.files} == {2} and got.done
     settings = load_profile(name, flags={"task.data_dir": str(tmp_path / "out")}, environ={}).settings.task
@@ -72,10 +32,10 @@ def test_the_profile_of_the_task_reads_them(name, tmp_path):
 
 
 def test_a_split_in_several_files(tmp_path):
-    put_task(tmp_path / "hub", "sst2", [1, 0])
+    write_hub(tmp_path / "hub", "sst2", [1, 0])
     (tmp_path / "hub/sst2/train-00000-of-00001.parquet").unlink()
     columns = {"sentence": [f"text {row}" for row in range(7)], "label": [0] * 7, "idx": list(range(7))}
-    put(tmp_path / "hub", "sst2", "train", columns, shards=3)
+    write_split(tmp_path / "hub", "sst2", "train", columns, shards=3)
     got = get("sst2", tmp_path / "out", url=str(tmp_path / "hub"))
     assert sum(file.rows for file in got.files if file.path.startswith("train")) == 7
     (tmp_path / "hub/sst2/train-00001-of-00003.parquet").unlink()
@@ -88,7 +48,7 @@ def test_imdb_gets_a_dev_set_of_its_training_reviews(tmp_path):
     for split in ("train", "test", "unsupervised"):
         labels = [-1] * 40 if split == "unsupervised" else [int(row >= 20) for row in range(40)]
         columns = {"text": [f"{split} review {row}" for row in range(40)], "label": labels}
-        put(tmp_path / "hub", "plain_text", split, columns, ["neg", "pos"])
+        write_split(tmp_path / "hub", "plain_text", split, columns, ["neg", "pos"])
     got = get("imdb", tmp_path / "out", url=str(tmp_path / "hub"))
     sizes = {"train.parquet": 36, "dev.parquet": 4, "test.parquet": 40, "unsupervised.parquet": 40}
     assert {file.path: file.rows for file in got.files} == sizes
@@ -103,7 +63,7 @@ def test_imdb_gets_a_dev_set_of_its_training_reviews(tmp_path):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    there = put_task(tmp_path / "there", "rte", [1, 0])
+    there = write_hub(tmp_path / "there", "rte", [1, 0])
 
     def download(where, *, repo_type, allow_patterns, local_files_only):
         assert (where, repo_type) == ("nyu-mll/glue", "dataset")

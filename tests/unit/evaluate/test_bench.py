@@ -11,7 +11,7 @@ from kdcli.cli import run
 from kdcli.config.schema import Settings
 from kdcli.errors import DataError, KdError
 from kdcli.evaluate import bench as benching
-from kdcli.evaluate.bench import BATCHES, BenchSubject, Latency, Measurement, bench, measure, timed
+from kdcli.evaluate.bench import BATCHES, BenchSubject, Latency, Measurement, bench, measure
 from kdcli.export.onnx import export_onnx
 from kdcli.student.student import load_student
 
@@ -38,25 +38,10 @@ def clock(monkeypatch):
     return found
 
 
-def test_calls_are_timed_one_by_one_until_the_time_is_up(clock):
-    texts = [list("abcde"), list("vwxyz")]
-    rate, taken = timed(clock.logits, texts, 1, 0.0025)
-    assert (rate, taken) == (pytest.approx(1 / 0.0015), pytest.approx([0.0015] * 2))
-    assert clock.calls == [[["a"], ["v"]], [["b"], ["w"]], [["c"], ["x"]]], "the first call warms up"
-    clock.calls.clear()
-    rate, taken = timed(clock.logits, texts, 2, 1)
-    assert [call[0] for call in clock.calls] == [["a", "b"], ["c", "d"], ["e"]], "no text twice"
-    assert rate == pytest.approx(3 / sum(taken)) and len(taken) == 2
-    clock.calls.clear()
-    assert len(timed(clock.logits, texts, 8, 0)[1]) == 1, "one call at least"
-    assert [call[0] for call in clock.calls] == [["a", "b"], ["c", "d", "e"]]
-    clock.calls.clear()
-    assert len(timed(clock.logits, [["a"]], 8, 0)[1]) == 1 and clock.calls == [[["a"]]]
-
-
 def test_rates_and_latencies_are_those_of_the_clock(clock, monkeypatch):
     monkeypatch.setattr(benching, "_load", lambda subject: (clock.logits, 1.5, (None, None)))
-    found = measure(BenchSubject("x", "numpy", "", SINGLE), [[str(number) for number in range(6000)]], 0.1)
+    subject = BenchSubject("x", "numpy", "", SINGLE)
+    found = measure(subject, [[str(number) for number in range(6000)]], 0.1)
     assert found.per_second == pytest.approx({1: 1 / 0.0015, 32: 32 / 0.017, 512: 512 / 0.257})
     assert found.latency.p50 == pytest.approx(1.5) and found.latency.p99 == pytest.approx(1.5)
     assert found.latency.calls == 67
@@ -65,6 +50,8 @@ def test_rates_and_latencies_are_those_of_the_clock(clock, monkeypatch):
     texts = [text for call in clock.calls for text in call[0]]
     assert len(texts) == len(set(texts)), "no text is timed twice"
     assert found.megabytes == 1.5 and found.parameters is None
+    few = measure(subject, [[str(number) for number in range(15)]], 0).per_second
+    assert few == pytest.approx({1: 1 / 0.0015, 32: 3 / 0.0025, 512: 3 / 0.0025}), "2 of 5 warm up; one call at least"
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +87,8 @@ def fake(subject, texts, seconds):
     rates = {batch: batch * 1000 / slow for batch in BATCHES}
     parameters = {"pytorch": (1000, 200), "teacher": (350_000, 300_000)}.get(subject.kind, (None, None))
     taken = Latency(slow, 2 * slow, 3 * slow, 10)
-    return Measurement(
-        subject.name, subject.kind, subject.place, "cpu", rates, taken, *parameters, slow, 100 + slow, None, 0.1
-    )
+    what = subject.name, subject.kind, subject.place, "cpu"
+    return Measurement(*what, rates, taken, *parameters, slow, 100 + slow, None, 0.1)
 
 
 @pytest.fixture
@@ -169,23 +155,10 @@ def test_a_folder_without_graphs_and_one_without_that_in_8_bits(student, onnx, t
     assert [model.kind for model in found.models] == ["pytorch", "numpy", "onnx"]
 
 
-class Broken:
-    """A pool whose process the system has killed."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def submit(self, *_):
-        return self
-
-    def result(self):
+def test_a_model_that_does_not_fit_into_memory(student, monkeypatch):
+    def killed(*_):
         raise BrokenProcessPool
 
-
-def test_a_model_that_does_not_fit_into_memory(student, monkeypatch):
-    monkeypatch.setattr(benching, "processes", lambda count: Broken())
+    monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor.submit", killed)
     with pytest.raises(KdError, match="the process that measured student, PyTorch was killed"):
         bench(student=student, settings=Settings(), profiled=False)

@@ -94,9 +94,8 @@ def test_rows_without_labels(tmp_path):
     student, notes = make_student(tmp_path / "student"), Notes()
     table = write(tmp_path / "some.tsv", "sentence\tlabel", "good\tyes", "bad\t-1", "dull\tno")
     found = evaluate_models(student=student, settings=Settings(), profiled=False, table=table, reporter=notes)
-    assert found.tables["some.tsv"].rows == 2 and notes.warnings == [
-        f"1 rows of {table} have no label, and are skipped"
-    ]
+    assert found.tables["some.tsv"].rows == 2
+    assert notes.warnings == [f"1 rows of {table} have no label, and are skipped"]
     none = write(tmp_path / "none.tsv", "sentence", "good")
     with raising(DataError, "no labels", file=none):
         evaluate_models(student=student, settings=Settings(), profiled=False, table=none)
@@ -145,21 +144,12 @@ def test_rows_without_a_label_are_left_out_and_a_teacher_of_one_class_is_noted(t
     joined = tmp_path / "joined.parquet"
     logits = {"logits_0": [0.0, 1.0] * 10, "logits_1": [0.5] * 20}
     pl.DataFrame({"sentence": ["bad film", "good film"] * 10, **logits}).write_parquet(joined)
-    results = compare(
-        teacher=TeacherSource("somewhere"),
-        students={"baseline": students[:1], "student": students[1:]},
-        joined=joined,
-        tables=tables,
-        task=SINGLE,
-        device="cpu",
-        precision="fp32",
-        output=tmp_path / "results.json",
-        predictions=tmp_path / "predictions.parquet",
-        reporter=notes,
-    )
-    assert [(row.model, set(row.scores)) for row in results.rows] == [
-        (name, {"dev"}) for name in ("teacher", "baseline", "tf-idf", "student")
-    ]
+    files = {"output": tmp_path / "results.json", "predictions": tmp_path / "predictions.parquet"}
+    how = {"device": "cpu", "precision": "fp32", "reporter": notes, **files}
+    of = {"teacher": TeacherSource("somewhere"), "students": {"baseline": students[:1], "student": students[1:]}}
+    results = compare(**of, joined=joined, tables=tables, task=SINGLE, **how)
+    assert [row.model for row in results.rows] == ["teacher", "baseline", "tf-idf", "student"]
+    assert all(set(row.scores) == {"dev"} for row in results.rows)
     assert results.rows[0].scores["dev"]["accuracy"] == [1 / 3 if always else 1.0]
     assert any("dev: 1 rows without a label" in note for note in results.notes)
     assert any("answers yes for every text" in note for note in results.notes) == always
@@ -198,9 +188,8 @@ def by_hand(metric, outputs, gold, resamples=2000):
     teacher, baseline, student = np.array(found).T
     of = {"teacher": teacher, "baseline": baseline, "student": student}
     shares = (student - baseline) / (teacher - baseline)
-    return {model: np.quantile(drawn, [0.025, 0.975]) for model, drawn in of.items()}, np.quantile(
-        shares, [0.025, 0.975]
-    )
+    ends = [0.025, 0.975]
+    return {model: np.quantile(drawn, ends) for model, drawn in of.items()}, np.quantile(shares, ends)
 
 
 def test_intervals_are_those_of_a_bootstrap_row_by_row():
@@ -209,7 +198,6 @@ def test_intervals_are_those_of_a_bootstrap_row_by_row():
     shares = {"teacher": [0.95], "baseline": [0.70, 0.72], "student": [0.85, 0.87]}
     outputs = {model: [right_on(share, gold, random) for share in seeds] for model, seeds in shares.items()}
     found = score_models(CLASSES, outputs, gold)
-
     metrics = {"accuracy": lambda o, g: (o.argmax(1) == g).mean(), "f1": f1}
     for name, metric in metrics.items():
         ranges, share = by_hand(metric, outputs, gold)
@@ -218,9 +206,8 @@ def test_intervals_are_those_of_a_bootstrap_row_by_row():
             np.testing.assert_allclose(found.intervals[model][name], ranges[model], atol=0.008)
         means = {model: np.mean(found.scores[model][name]) for model in MODELS}
         gap = found.gaps[name]
-        assert gap.value == pytest.approx(
-            (means["student"] - means["baseline"]) / (means["teacher"] - means["baseline"])
-        )
+        closed = (means["student"] - means["baseline"]) / (means["teacher"] - means["baseline"])
+        assert gap.value == pytest.approx(closed)
         np.testing.assert_allclose([gap.low, gap.high], share, atol=0.04)
     # One model alone: the normal approximation of a share.
     p = found.scores["teacher"]["accuracy"][0]
@@ -237,10 +224,9 @@ def test_the_share_of_paper_a_and_of_a_gap_that_may_be_none():
     assert [found.value, found.low, found.high] == pytest.approx([4.0 / 8.2] * 3)
     gold = np.zeros(100, np.int64)
     wrong = {"teacher": range(48), "baseline": range(25, 75), "student": range(40)}  # 52, 50 and 60 right
-    outputs = {
-        model: [np.eye(2, dtype=np.float32)[np.isin(np.arange(100), list(rows)).astype(int)]]
-        for model, rows in wrong.items()
-    }
+    outputs = {}
+    for model, rows in wrong.items():
+        outputs[model] = [np.eye(2, dtype=np.float32)[np.isin(np.arange(100), list(rows)).astype(int)]]
     found = score_models(CLASSES, outputs, gold)
     assert found.scores["student"]["accuracy"] == [0.6] and found.gaps["accuracy"] is None, "it would be 500 %"
     outputs["teacher"], outputs["baseline"] = outputs["baseline"], outputs["teacher"]

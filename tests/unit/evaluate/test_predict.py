@@ -141,37 +141,29 @@ def test_a_row_that_is_not_utf8_shows_before_the_work_and_parts_stay(many, kille
     assert 1000 - model.left == 2
 
 
-def test_bad_rows_and_empty_texts_are_told_once(tmp_path):
+def test_bad_rows_and_empty_texts_are_told_once(tmp_path, notes):
     path = table(tmp_path, ["0\ta b\tx", "ragged", "1\t\tx", "2\ta\t"])
-    reporter = Notes()
     settings = TaskSettings(kind="pair", metric="pearson", bad_rows="skip")
-    predict_file(Lengths(SCORE), path, tmp_path / "out.jsonl", settings, origin=ORIGIN, reporter=reporter)
+    predict_file(Lengths(SCORE), path, tmp_path / "out.jsonl", settings, origin=ORIGIN, reporter=notes)
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert rows == [{"index": str(row), "prediction": score} for row, score in enumerate([1, 0, 1])]
-    bad, empty = reporter.warnings
+    bad, empty = notes.warnings
     assert "1 bad rows skipped" in bad and "2 rows with an empty text" in empty and "row 4" in empty
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 @pytest.mark.parametrize("to", ["csv", "parquet", "jsonl"])
-def test_all_columns_of_the_table_may_stay(tmp_path, monkeypatch, form, to):
-    monkeypatch.setattr("kdcli.evaluate.predict.ROWS", 3)
-    rows = 10
-    table = pl.DataFrame(
-        {
-            "id": [f"n{row}" for row in range(rows)],
-            "sentence1": [f"text {row}" for row in range(rows)],
-            "meta": list(range(rows)),
-            "sentence2": ["x"] * rows,
-        }
-    )
+def test_all_columns_of_the_table_may_stay(tmp_path, form, to):
+    numbers = list(range(10))
+    texts = {"id": [f"n{row}" for row in numbers], "sentence1": [f"text {row}" for row in numbers]}
+    table = pl.DataFrame({**texts, "meta": numbers, "sentence2": ["x"] * 10})
     source, output = tmp_path / f"in.{form}", tmp_path / f"out.{to}"
     getattr(table, f"write_{form}")(source)
     plain = predict(Lengths(CLASSES), source, probabilities=True)
     predict_file(Lengths(CLASSES), source, output, origin=ORIGIN, probabilities=True, keep=True)
     found = {"csv": pl.read_csv, "parquet": pl.read_parquet, "jsonl": pl.read_ndjson}[to](output)
     assert found.columns == [*table.columns, *plain.columns[1:]]
-    assert found["meta"].cast(pl.Int64).to_list() == list(range(rows))
+    assert found["meta"].cast(pl.Int64).to_list() == numbers
     assert found["prediction"].cast(pl.String).to_list() == plain["prediction"].to_list()
     table.with_columns(prediction=pl.lit("mine")).write_csv(tmp_path / "taken.csv")
     with raising(DataError, key="prediction"):

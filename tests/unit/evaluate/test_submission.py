@@ -144,12 +144,11 @@ def test_lines_do_not_depend_on_how_they_come(texts, end, ended, mark, data):
     assert lines(Pipe(*filter(None, pieces))) == [expected]
 
 
-def test_what_ends_a_line_parts_a_pair_or_is_odd():
+def test_what_ends_a_line_parts_a_pair_or_is_odd(notes):
     assert lines(Pipe("a\rb\u2028c\u0085d\r\ne\r".encode())) == [["a\rb\u2028c\u0085d", "e\r"]]
     assert lines(Pipe(b"a b\tc\n\td\n"), PAIR) == [["a b", ""], ["c", "d"]]
-    reporter = Notes()
-    assert lines(Pipe(b"a\n\n", b"b\tc\n\n"), LINES, reporter) == [["a", "", "b\tc", ""]]
-    tab, empty = reporter.warnings
+    assert lines(Pipe(b"a\n\n", b"b\tc\n\n"), LINES, notes) == [["a", "", "b\tc", ""]]
+    tab, empty = notes.warnings
     assert "1 rows (the first is row 3) with a tab" in tab
     assert "2 rows (the first is row 2) with an empty text" in empty
 

@@ -4,6 +4,7 @@ import shutil
 import pytest
 from huggingface_hub import ModelCard
 from made_student import PAIR, SCORE, SINGLE, TEXTS, make_student
+from raising import raising
 
 import kdcli
 from kdcli.api import Task
@@ -39,9 +40,8 @@ def test_the_card_says_whether_words_are_read_in_pieces(tmp_path):
 
 
 def test_nothing_tells_of_this_machines_folders(tmp_path):
-    export_hub_folder(
-        student=make_student(tmp_path / "student"), output=tmp_path / "hub", origin=Origin(teacher="/home/somebody/big")
-    )
+    student, origin = make_student(tmp_path / "student"), Origin(teacher="/home/somebody/big")
+    export_hub_folder(student=student, output=tmp_path / "hub", origin=origin)
     for name in ("README.md", "config.json"):
         text = (tmp_path / "hub" / name).read_text("utf-8")
         assert "/home" not in text and str(tmp_path) not in text and "minilm" in text
@@ -50,17 +50,12 @@ def test_nothing_tells_of_this_machines_folders(tmp_path):
 
 @pytest.mark.parametrize(
     ("vectors", "kept"),
-    [
-        (None, None),
-        ("file /data/my glove.txt", "file my glove.txt"),
-        ("encoder google-bert/bert", "encoder google-bert/bert"),
-    ],
+    [(None, None), ("file /a/my v.txt", "file my v.txt"), ("encoder a/bert", "encoder a/bert")],
 )
 def test_names_on_the_hub_stay_what_they_are(vectors, kept):
-    source = (vectors or "").partition(" ")[2]
-    config = {"vectors": vectors, "training": {"vectors": source, "lr": 1.0}, "seed": 1}
-    found = without_folders(config)
-    assert found == {"vectors": kept, "training": {"vectors": (kept or "").partition(" ")[2], "lr": 1.0}, "seed": 1}
+    of, stays = ((name or "").partition(" ")[2] for name in (vectors, kept))
+    found = without_folders({"vectors": vectors, "training": {"vectors": of, "lr": 1.0}, "seed": 1})
+    assert found == {"vectors": kept, "training": {"vectors": stays, "lr": 1.0}, "seed": 1}
 
 
 def test_the_card_is_what_the_hub_reads(tmp_path):
@@ -76,12 +71,8 @@ def test_the_card_is_what_the_hub_reads(tmp_path):
     assert results == {"accuracy": 0.75, "f1": 0.5, "matthews_correlation": 0.25}
     assert {(one.dataset_type, one.dataset_config) for one in data.eval_results} == {("nyu-mll/glue", "sst2")}
     metrics = json.loads((student / "metrics.json").read_text())
-    for name, value in (
-        ("parameters", f"{metrics['parameters']:,}"),
-        ("teacher", origin.teacher),
-        ("transfer set", "lite+heavy"),
-    ):
-        assert f"| {name} | {value} |" in card.text
+    rows = {"parameters": f"{metrics['parameters']:,}", "teacher": origin.teacher, "transfer set": "lite+heavy"}
+    assert [name for name, value in rows.items() if f"| {name} | {value} |" not in card.text] == []
     assert "onnx" not in card.content
 
 
@@ -167,13 +158,11 @@ def test_to_the_hub_and_back(hub, tmp_path):
 
 def test_a_hub_that_has_no_such_student_or_refuses(hub, tmp_path, monkeypatch):
     student = kdcli.load_student(make_student(tmp_path / "student"))
-    with pytest.raises(MissingError) as caught:
+    with raising(MissingError, r"^[^\n]*$", hint="hf auth login"):
         student.push_to_hub("me/toy", token="wrong")
-    assert "\n" not in caught.value.what and "hf auth login" in caught.value.hint
     for load in (kdcli.load_student, kdcli.Student.from_pretrained):
-        with pytest.raises(MissingError, match="me/other") as caught:
+        with raising(MissingError, r"^[^\n]*me/other[^\n]*$"):
             load("me/other")
-        assert "\n" not in caught.value.what
     monkeypatch.chdir(tmp_path)
     assert kdcli.load_student("./student").task == student.task
     for place in (tmp_path / "none", "./none", "runs/sst2/student"):  # nothing that a hub would have

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from decoding import LENGTH, check_rows
+from decoding import LENGTH, check_rows, nats_one_by_one
 from raising import raising
 from scipy.stats import chisquare, kstest
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
@@ -19,11 +19,9 @@ from kdcli.lm.causal import BROKEN, UNFINISHED, CausalDecoder, CausalSampler
 from kdcli.lm.sampling import part_uniforms, sample
 
 WORDS = 40
-COMMON = {
-    **{"vocab_size": WORDS, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2},
-    **{"num_attention_heads": 4, "max_position_embeddings": 32, "bos_token_id": 0, "eos_token_id": 0},
-    "pad_token_id": None,
-}
+COMMON = {"vocab_size": WORDS, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+COMMON |= {"num_attention_heads": 4, "max_position_embeddings": 32}
+COMMON |= {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
 GROUPED = {**COMMON, "num_key_value_heads": 2}
 GPT = {"vocab_size": WORDS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}
 WORK = {
@@ -167,10 +165,8 @@ def sampler(make_sampler, tokenizer):
 
 def ending(sampler, tokenizer, every=0.2):
     """Make a share of the uniforms end the text, which random weights do too seldom; the rest stays the model's."""
-    draw = sampler.decoder.draw
-    sampler.decoder.draw = lambda logits, uniforms: torch.where(
-        uniforms < every, tokenizer.eos_token_id, draw(logits, uniforms)
-    )
+    draw, end = sampler.decoder.draw, tokenizer.eos_token_id
+    sampler.decoder.draw = lambda logits, uniforms: torch.where(uniforms < every, end, draw(logits, uniforms))
     return sampler
 
 
@@ -239,19 +235,10 @@ def test_a_batch_for_which_memory_does_not_suffice_is_halved(make_sampler, token
 
     sampler.decoder.step = limited
     assert drawn(sampler) == expected
-    assert [re.findall(r"(\d+) from here on", warning) for warning in notes.warnings] == [
-        [str(at_once)] for at_once in halved
-    ]
+    said = [re.findall(r"(\d+) from here on", warning) for warning in notes.warnings]
+    assert said == [[str(at_once)] for at_once in halved]
     notes.warnings.clear()
     assert drawn(sampler) == expected and notes.warnings == []
-
-
-@torch.no_grad()
-def naive_bits(model, tokens):
-    total = 0.0
-    for place in range(1, len(tokens)):
-        total -= math.log2(model(torch.tensor([tokens[:place]])).logits[0, -1].double().softmax(-1)[tokens[place]])
-    return total
 
 
 def test_a_text_that_is_too_long_is_judged_by_its_beginning(make_sampler, make_model, tokenizer):
@@ -259,7 +246,8 @@ def test_a_text_that_is_too_long_is_judged_by_its_beginning(make_sampler, make_m
     tokens = tokenizer(text)["input_ids"][:12]
     read = len(tokenizer.decode(tokens))
     found = make_sampler(model=model).bits([text])[0]
-    assert read < len(text) and found == pytest.approx(naive_bits(model, tokens) * len(text) / read)
+    bits = nats_one_by_one(model, tokens) / math.log(2)
+    assert read < len(text) and found == pytest.approx(bits * len(text) / read)
 
 
 @pytest.mark.parametrize(

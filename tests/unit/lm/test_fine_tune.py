@@ -21,16 +21,13 @@ from kdcli.lm.texts import TokenRows
 from kdcli.lm.trainer import ByLength, ByLengthTrainer, Diverged
 
 WORDS = 40
-RECIPE = {
-    **{"lr": 1e-2, "epochs": 3, "max_steps": 0, "batch_size": 12, "halve": False, "weight_decay": 1e-3, "warmup": 0.1},
-    **{"save_steps": 0, "seed": 5, "device": "cpu", "precision": "fp32"},
-}
-GPT2 = transformers.GPT2Config(
-    vocab_size=WORDS, n_embd=16, n_layer=2, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0
-)
+RECIPE = {"lr": 1e-2, "epochs": 3, "max_steps": 0, "batch_size": 12, "halve": False, "weight_decay": 1e-3}
+RECIPE |= {"warmup": 0.1, "save_steps": 0, "seed": 5, "device": "cpu", "precision": "fp32"}
+ENDS = {"vocab_size": WORDS, "bos_token_id": 0, "eos_token_id": 0}
+GPT2 = transformers.GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=32, **ENDS)
 STILL = transformers.GPT2Config(**GPT2.to_dict() | {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0})
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-LLAMA = transformers.LlamaConfig(vocab_size=WORDS, bos_token_id=0, eos_token_id=0, **SMALL)
+LLAMA = transformers.LlamaConfig(**ENDS, **SMALL)
 
 
 class Texts:
@@ -127,7 +124,6 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path, whole, kill_at, 
     assert not (tmp_path / "killed/model").exists()
     notes = Notes()
     outcome = train(tmp_path / "killed", reporter=notes)
-
     assert (notes.updates, outcome) == (left, whole[1])
     assert same(tmp_path / "killed", whole[0])
 
@@ -150,13 +146,11 @@ def test_every_epoch_has_its_own_rows(tmp_path, whole):
     start, learner.train.start = learner.train.start, lambda epoch: epochs.append(epoch) or start(epoch)
     train(tmp_path / "again", learner)
     assert epochs == [0, 1, 2] and same(tmp_path / "again", whole[0])
-
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "killed", learner, Notes(8), save_steps=1)
     epochs.clear()
     train(tmp_path / "killed", learner)
     assert epochs == [1, 2]
-
     train(tmp_path / "unchanging", Writer(changing=False))
     assert not same(tmp_path / "unchanging", whole[0])
 
@@ -182,7 +176,6 @@ def test_the_loss_is_the_mean_over_the_real_tokens_of_an_update(tmp_path, config
     assert len(set(learner.train.rows.lengths[rows])) > 1, "padding has to matter"
     texts = [learner.train.rows.batch([row])["input_ids"] for row in rows]
     expected = np.concatenate([losses(model, text[0]) for text in texts]).mean()
-
     for at_once in (12, 5, 1):
         notes = Notes()
         outcome = train(tmp_path / str(at_once), learner, notes, max_steps=1, at_once=at_once)
@@ -201,15 +194,13 @@ def small_memory(monkeypatch, rows):
     monkeypatch.setattr(ByLengthTrainer, "compute_loss", limited)
 
 
-def test_auto_halves_what_goes_at_once(tmp_path, monkeypatch):
+def test_auto_halves_what_goes_at_once(tmp_path, monkeypatch, notes):
     train(tmp_path / "whole", Writer(STILL), batch_size=48, halve=True, lr=1e-3)
     small_memory(monkeypatch, 10)
-    notes = Notes()
     outcome = train(tmp_path / "halved", Writer(STILL), notes, batch_size=48, halve=True, lr=1e-3)
     assert (outcome.batch_size, outcome.at_once, outcome.updates) == (48, 6, 6)
     assert [re.findall(r"(\d+) from here on", warning) for warning in notes.warnings] == [["24"], ["12"], ["6"]]
     torch.testing.assert_close(weights(tmp_path / "halved"), weights(tmp_path / "whole"), atol=2e-5, rtol=0)
-
     with raising(KdError, key="generators.tiny.batch_size", hint="generators.tiny.batch_size"):
         train(tmp_path / "fixed")
 
@@ -246,7 +237,6 @@ def test_the_best_score_is_the_lowest_or_the_greatest(tmp_path, monkeypatch, gre
     outcome = train(tmp_path / "training", learner, notes)
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "training/model").eval()
     expected = [losses(model, torch.from_numpy(text)).sum() for text in learner.dev.texts]
-
     np.testing.assert_allclose(np.sort(seen[1]), np.sort(expected), rtol=1e-4)
     assert not np.allclose(np.sort(seen[2]), np.sort(expected), rtol=1e-3)
     assert (outcome.metrics, outcome.best_epoch, outcome.epochs) == ({"nats_per_token": best}, 2, 3)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from decoding import nats_one_by_one
 from filelock import FileLock
 from notes import Notes
 from raising import raising
@@ -12,8 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, GPT2C
 
 from kdcli.api import Corpus, DataError, QuietReporter, UsageError
 from kdcli.errors import KdError
-from kdcli.files import MARKER
-from kdcli.lm.fine_tune import one_training, publish
+from kdcli.lm.fine_tune import one_training
 from kdcli.lm.language_model import LanguageModel, fine_tune_language_model
 
 TRAIN = ["a good film about a bad dog", "the plot is very dull , and the actors are great", "naïve but great fun"]
@@ -49,15 +49,11 @@ def weights(folder):
     return torch.cat([value.flatten() for _, value in sorted(load_file(folder / "model.safetensors").items())])
 
 
-@torch.no_grad()
 def naive_fit(folder, texts):
     """Compute bits a character and word perplexity from a saved model, a token at a time."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    nats = 0.0
-    for text in texts:
-        tokens = torch.tensor([*tokenizer(text)["input_ids"], tokenizer.eos_token_id])
-        chances = model(tokens[None]).logits[0].double().softmax(-1)
-        nats -= sum(math.log(chances[place - 1, tokens[place]]) for place in range(1, len(tokens)))
+    whole = [[*tokens, tokenizer.eos_token_id] for tokens in tokenizer(texts)["input_ids"]]
+    nats = sum(nats_one_by_one(model, tokens) for tokens in whole)
     words = sum(len(text.split()) + 1 for text in texts)
     return nats / math.log(2) / sum(map(len, texts)), math.exp(nats / words)
 
@@ -140,14 +136,10 @@ def test_a_killed_training_continues_or_starts_again_with_the_reason(tmp_path, m
     assert found(tmp_path / "work", {"seed": 3}) == (False, [], [])
     killed(tmp_path / "work", {"lr": 1, "seed": 3})
     there, _, warnings = found(tmp_path / "work", {"lr": 2, "seed": 3, "batch": 4})
-    assert not there and warnings == [
-        "lr changed (1 -> 2): starting again",
-        "batch changed (None -> 4): starting again",
-    ]
-
+    changes = ["lr changed (1 -> 2)", "batch changed (None -> 4)"]
+    assert not there and warnings == [f"{change}: starting again" for change in changes]
     killed(tmp_path / "work", {"seed": 3})
     assert found(tmp_path / "work", {"seed": 3}, resume=False) == (False, [], [])
-
     killed(tmp_path / "work", {"seed": 3})
     monkeypatch.setattr("torch.__version__", "0.1")
     assert found(tmp_path / "work", {"seed": 3})[2][0].startswith("torch changed")
@@ -155,11 +147,9 @@ def test_a_killed_training_continues_or_starts_again_with_the_reason(tmp_path, m
 
 def test_one_training_at_a_time_and_files_of_the_user_stay(tmp_path):
     killed(tmp_path / "work", {})
-    with (
-        FileLock(tmp_path / ".work.lock"),
-        pytest.raises(KdError, match="another process trains this generator already"),
-        one_training(tmp_path / "work", {}, True, QuietReporter(), "generator"),
-    ):
+    busy = pytest.raises(KdError, match="another process trains this generator already")
+    training = one_training(tmp_path / "work", {}, True, QuietReporter(), "generator")
+    with FileLock(tmp_path / ".work.lock"), busy, training:
         raise AssertionError
     assert (tmp_path / "work" / HALF).exists()
     assert found(tmp_path / "work", {})[0], "the lock is free again"
@@ -167,21 +157,10 @@ def test_one_training_at_a_time_and_files_of_the_user_stay(tmp_path):
     killed(work, {"lr": 1})
     (work / "notes.txt").write_text("mine")
     for fingerprint, resume in (({"lr": 2}, True), ({"lr": 1}, False)):  # the folder would be emptied
-        with (
-            raising(DataError, file=work / "notes.txt"),
-            one_training(work, fingerprint, resume, QuietReporter(), "teacher"),
-        ):
+        training = one_training(work, fingerprint, resume, QuietReporter(), "teacher")
+        with raising(DataError, file=work / "notes.txt"), training:
             raise AssertionError
         assert (work / HALF).exists()
     with one_training(work, {"lr": 1}, True, QuietReporter(), "teacher"):
         assert (work / HALF).exists()
     assert [path.name for path in work.rglob("*")] == ["notes.txt"], "only what kd made is removed"
-
-
-def test_a_published_model_takes_the_place_of_the_old_one(tmp_path):
-    for name in ("old", "new"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / f"{name}.bin").touch()
-        publish(tmp_path / name, tmp_path / "output", {"bits": 2.5, "of": name})
-    assert {path.name for path in (tmp_path / "output").iterdir()} == {"new.bin", "metrics.json", MARKER}
-    assert json.loads((tmp_path / "output/metrics.json").read_text()) == {"bits": 2.5, "of": "new"}

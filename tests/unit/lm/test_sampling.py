@@ -124,9 +124,8 @@ class Script:
         for row, (number, place) in enumerate(zip(draws.tolist(), asked.tolist(), strict=True)):
             if number:  # draw 0 is nobody's
                 assert place == places[row] + 1
-                assert self.seen[row, :place].tolist() == self.script[number - 1][:place], (
-                    "all that came before, and no other"
-                )
+                read = self.seen[row, :place].tolist()
+                assert read == self.script[number - 1][:place], "all that came before, and no other"
                 drawn[row] = self.script[number - 1][place]
         self.steps += 1
         self.widths.append(width)
@@ -233,7 +232,6 @@ def test_the_ends_of_the_unit_interval(words, dtype):
     edges = torch.tensor([0.0, LAST[dtype]], dtype=dtype)
     assert drawn(logits, edges).tolist() == [0, words - 1]
     assert drawn(logits, torch.tensor([1.0], dtype=dtype)).tolist() == [words - 1], "what rounding makes of the last"
-
     logits[[0, 1, -1]] = -torch.inf
     assert drawn(logits, edges).tolist() == [2, words - 2]
     logits[:] = -torch.inf

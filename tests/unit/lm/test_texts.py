@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
+from decoding import nats_one_by_one
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,7 +78,6 @@ def test_the_first_token_is_given_and_a_text_that_is_too_long_has_no_end(tokeniz
     fits = len(encoded) + 1
     made = TokenTexts([text, "x"], tokenizer, fits)
     assert made.whole.all() and made.rows.lengths.tolist() == [fits, 2]
-
     made = TokenTexts([text, "x"], tokenizer, fits - 1)
     assert made.whole.tolist() == [False, True] and made.rows.lengths.tolist() == [fits - 1, 2]
     assert tokens_of(made)[0].tolist() == encoded, "all of it, and no end"
@@ -90,7 +89,6 @@ def test_no_text_is_cut_where_a_space_would_come_into_the_cut(spaced_tokenizer):
     texts = ["the plot is dull", "a dog"]
     pieces = [spaced_tokenizer(part)["input_ids"] for part in ("pl", "ot")]
     assert spaced_tokenizer.decode(pieces[0] + pieces[1]) == "pl ot"
-
     made = TokenTexts(texts, spaced_tokenizer, LONG, seed=1)
     assert made.seed is None
     assert made.tokens.tolist() == TokenTexts(texts, spaced_tokenizer, LONG).tokens.tolist()
@@ -115,18 +113,6 @@ def test_rows_are_cut_out_and_padded():
     assert replace(ROWS, left=True).batch([1, 0])["input_ids"].tolist() == [[0, 8, 9], [5, 6, 7]]
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"labels": np.zeros(3)},
-        {"offsets": np.array([0, 2, 5, 6])},
-        {"fields": ROWS.fields | {"input_ids": np.array([5, 6, 7, 8, 9, 3], np.int32)}},
-    ],
-)
-def test_the_digest_depends_on_all_arrays(other):
-    assert ROWS.digest == replace(ROWS).digest != replace(ROWS, **other).digest
-
-
 class Lengths(SimpleNamespace):
     def __len__(self):
         return len(self.lengths)
@@ -143,7 +129,6 @@ def test_order_by_length(rows):
     first, again = list(order), list(order)
     order.epoch = 1
     second = list(order)
-
     assert first == again
     assert sorted(first) == sorted(second) == list(range(rows))
     if rows == 1003:
@@ -160,16 +145,6 @@ def test_order_by_length(rows):
 SCORED = ["a good film about a bad dog", "x", "naïve but great fun", "it was dull", "fun fun fun !"]
 
 
-@torch.no_grad()
-def naive(model, tokens):
-    """Compute the nats of all tokens but the first, one by one."""
-    total = 0.0
-    for place in range(1, len(tokens)):
-        chances = model(torch.tensor([tokens[:place]])).logits[0, -1].double().softmax(-1)
-        total -= math.log(chances[tokens[place]])
-    return total
-
-
 @pytest.fixture
 def encoded(tokenizer):
     return [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in SCORED]
@@ -179,17 +154,14 @@ def encoded(tokenizer):
 def test_nats_of_texts_are_those_of_a_naive_loop(tokenizer, make_model, encoded, at_once):
     model = make_model()
     found = text_nats(model, TokenTexts(SCORED, tokenizer, 64), at_once)
-    np.testing.assert_allclose(found, [naive(model, tokens) for tokens in encoded], rtol=1e-5)
+    np.testing.assert_allclose(found, [nats_one_by_one(model, tokens) for tokens in encoded], rtol=1e-5)
     assert found.dtype == np.float64 and found.min() > 0
 
 
-def test_no_batch_has_more_tokens_than_may_go_at_once_and_what_is_cut_off_does_not_count(
-    tokenizer, make_model, monkeypatch
-):
+def test_no_batch_has_more_tokens_than_may_go_at_once_and_what_is_cut_off_does_not_count(tokenizer, make_model):
     model, shapes = make_model(), []
-    forward = model.forward
-    monkeypatch.setattr(
-        model, "forward", lambda **inputs: shapes.append(inputs["input_ids"].shape) or forward(**inputs)
+    model.register_forward_pre_hook(
+        lambda model, args, inputs: shapes.append(inputs["input_ids"].shape), with_kwargs=True
     )
     made = TokenTexts(SCORED * 20, tokenizer, 64)
     text_nats(model, made, 200)
@@ -202,6 +174,6 @@ def test_no_batch_has_more_tokens_than_may_go_at_once_and_what_is_cut_off_does_n
     read = tokenizer.decode(tokens)
     fit = causal_fit(text_nats(model, made).sum(), made)
     assert 0 < len(read) < len(text)
-    assert fit["bits_per_character"] == pytest.approx(naive(model, tokens) / math.log(2) / len(read))
-    assert fit["word_perplexity"] == pytest.approx(math.exp(naive(model, tokens) / len(read.split())))
+    assert fit["bits_per_character"] == pytest.approx(nats_one_by_one(model, tokens) / math.log(2) / len(read))
+    assert fit["word_perplexity"] == pytest.approx(math.exp(nats_one_by_one(model, tokens) / len(read.split())))
     assert causal_fit(1e9, made)["word_perplexity"] < math.inf

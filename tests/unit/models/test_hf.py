@@ -6,7 +6,6 @@ import pytest
 import torch
 import transformers
 from huggingface_hub.errors import EntryNotFoundError
-from notes import Notes
 from raising import raising
 
 from kdcli.api import DataError, KdError, MissingError, QuietReporter
@@ -87,11 +86,9 @@ def test_broken_folders(folder, name, text, said):
 
 
 def test_weights_that_do_not_fit_are_named(folder):
-    said = r"2 tensors are .*: classifier.bias \(missing\), classifier.weight"
-    with raising(DataError, said, hint="fine-tune it first"):
-        hf.load_model(
-            folder, transformers.AutoModelForSequenceClassification, allow_new="pooler", hint="fine-tune it first"
-        )
+    said, hint = r"2 tensors are .*: classifier.bias \(missing\), classifier.weight", "fine-tune it first"
+    with raising(DataError, said, hint=hint):
+        hf.load_model(folder, transformers.AutoModelForSequenceClassification, allow_new="pooler", hint=hint)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 32}))
     for allowed in ("nothing", "head"):
@@ -128,15 +125,12 @@ BART = transformers.BartConfig(d_model=16, encoder_layers=1, decoder_layers=1, e
 )
 def test_language_models_of_another_kind(tmp_path, config, kind):
     config.save_pretrained(tmp_path)
-    with raising(
-        DataError,
-        f"a {config.model_type} model is not a {kind} language model",
-        hint={"causal": "gpt2", "masked": "bert-base-uncased"}[kind],
-    ):
+    said = f"a {config.model_type} model is not a {kind} language model"
+    with raising(DataError, said, hint={"causal": "gpt2", "masked": "bert-base-uncased"}[kind]):
         load_lm_config(tmp_path, kind)
 
 
-def test_the_longest_text(tmp_path):
+def test_the_longest_text(tmp_path, notes):
     (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL.values(), "a"]))
     bare = transformers.BertTokenizer(str(tmp_path / "vocab.txt"))
     assert bare.model_max_length > 10**9, "a tokenizer from vocab.txt alone has no limit"
@@ -144,10 +138,9 @@ def test_the_longest_text(tmp_path):
     assert hf.max_length_of(bert, bare) == 512 == hf.max_length_of(roberta, bare)
     bare.model_max_length = 100
     assert hf.max_length_of(bert, bare) == 100
-    reporter = Notes()
-    assert hf.fit_max_length(600, bert, key="teacher.max_length", reporter=reporter) == 512
-    assert hf.fit_max_length(128, bert, key="teacher.max_length", reporter=reporter) == 128
-    assert len(reporter.warnings) == 1 and reporter.warnings[0].startswith("teacher.max_length is 600")
+    assert hf.fit_max_length(600, bert, key="teacher.max_length", reporter=notes) == 512
+    assert hf.fit_max_length(128, bert, key="teacher.max_length", reporter=notes) == 128
+    assert len(notes.warnings) == 1 and notes.warnings[0].startswith("teacher.max_length is 600")
 
 
 def test_models_that_are_not_there(tmp_path, saved, monkeypatch):
@@ -231,12 +224,11 @@ def fits(limit, error=torch.OutOfMemoryError):
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
-def test_a_batch_is_halved_until_it_fits(error):
-    reporter = Notes()
-    assert halve_until_it_fits(fits(8, error), 48, reporter=reporter) == (60, 6)
-    assert len(reporter.warnings) == 3
-    assert halve_until_it_fits(fits(8, error), 4096, count=30, reporter=reporter) == (70, 7)
-    assert halve_until_it_fits(fits(99), 48, count=3, reporter=reporter) == (480, 48), "a small part changes nothing"
+def test_a_batch_is_halved_until_it_fits(error, notes):
+    assert halve_until_it_fits(fits(8, error), 48, reporter=notes) == (60, 6)
+    assert len(notes.warnings) == 3
+    assert halve_until_it_fits(fits(8, error), 4096, count=30, reporter=notes) == (70, 7)
+    assert halve_until_it_fits(fits(99), 48, count=3, reporter=notes) == (480, 48), "a small part changes nothing"
 
 
 def test_what_cannot_be_halved():

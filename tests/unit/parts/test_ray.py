@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from raising import raising
 
 from kdcli import registry
 from kdcli.errors import MissingError
@@ -28,26 +29,17 @@ def work(tmp_path_factory):
     return json.loads(last)
 
 
-def test_both_engines_make_the_same_parts(work):
+def test_both_engines_make_the_same_parts_and_what_a_task_writes_into_its_data_is_its_own(work):
     assert work["ray"] == work["local"] != ""
     assert work["local"].splitlines()[4] == "4 500000.0 from a file"
-
-
-def test_what_a_task_writes_into_its_data_is_its_own(work):
     assert work["untouched"]
 
 
 def test_models_come_back_as_folders_with_what_their_training_said(work):
     local, ray = work["learned"]["local"], work["learned"]["ray"]
     assert ray["text"] == local["text"] == ["7 from a file", "2 from a file"]
-    assert (
-        ray["said"]
-        == local["said"]
-        == [
-            ["2 is odd", "7 is odd"],
-            [["student", 2, {"loss": 0.5}], ["student", 7, {"loss": 0.5}]],
-        ]
-    )
+    points = [["student", part, {"loss": 0.5}] for part in (2, 7)]
+    assert ray["said"] == local["said"] == [["2 is odd", "7 is odd"], points]
     assert ray["values"] == {"7": [7, "1"], "2": [2, "1"]}, "as many threads as cores"
 
 
@@ -98,9 +90,8 @@ def test_a_gpu_that_no_node_has_is_an_error(monkeypatch):
         monkeypatch.setattr(RayEngine, "_slots", lambda self, device, gpus=gpus: gpus)
         assert RayEngine("", asked).device("cpu") == given
     monkeypatch.setattr(RayEngine, "_slots", lambda self, device: 0)
-    with pytest.raises(MissingError) as error:
+    with raising(MissingError, key="device", exit_code=6):
         RayEngine("", "cuda:1").device("cpu")
-    assert error.value.key == "device" and error.value.exit_code == 6
 
 
 def test_builds_of_one_torch_are_the_same(monkeypatch):
@@ -110,9 +101,8 @@ def test_builds_of_one_torch_are_the_same(monkeypatch):
 
 def test_without_ray_the_error_has_the_pip_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingError) as error:
+    with raising(MissingError, exit_code=6, hint="pip install 'kdcli[ray]'"):
         RayEngine().start()
-    assert error.value.exit_code == 6 and "pip install 'kdcli[ray]'" in error.value.hint
 
 
 def answering(answer: bytes | None):
@@ -134,13 +124,11 @@ def answering(answer: bytes | None):
 def test_an_address_where_no_ray_answers_is_an_error_soon(monkeypatch, answer):
     monkeypatch.setattr(ray_engine, "_SECONDS", 0.4)
     address = f"127.0.0.1:{answering(answer)}"
-    with pytest.raises(MissingError) as error:
+    with raising(MissingError, key="ray_address", what=address):
         RayEngine(address).start()
-    assert error.value.key == "ray_address" and address in error.value.what
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"])
 def test_an_address_without_a_server_is_an_error(address):
-    with pytest.raises(MissingError) as error:
+    with raising(MissingError, key="ray_address"):
         RayEngine(address).start()
-    assert error.value.key == "ray_address"

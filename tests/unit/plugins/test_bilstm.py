@@ -75,9 +75,8 @@ def test_gradients_are_those_text_by_text(cell, layers, pooling):
 
 
 def test_gradient_of_equal_maxima_is_shared():
-    packed = pack(
-        *map(torch.from_numpy, texts([4, 2], forms.WORDS))
-    )  # words of the first text: 0, 2, 4, 5; of the second: 1, 3
+    # Words of the first text: 0, 2, 4, 5; of the second: 1, 3.
+    packed = pack(*map(torch.from_numpy, texts([4, 2], forms.WORDS)))
     outputs = torch.tensor([0.0, 5.0, 7.0, 5.0, 7.0, 1.0]).expand(2, 6).unsqueeze(2).clone().requires_grad_()
     pooled = maximum(outputs, packed.counts)
     assert pooled[..., 0].tolist() == [[7, 5], [7, 5]]

@@ -43,19 +43,11 @@ def test_log_probabilities_of_the_letters_whose_tokens_add_up():
     assert "a {text} in {classes}" in server.texts
     assert all("A. negative\nB. positive" in prompt for prompt in server.prompts)
     teacher = load("http://127.0.0.1:9/v1", labels=("x", "y", "z"))
-    listed = [
-        {"token": "A", "logprob": -1.0},
-        {"token": " A", "logprob": -2.0},
-        {"token": "B.", "logprob": -3.0},
-        {"token": "The", "logprob": -4.0},
-    ]
+    said = {"A": -1.0, " A": -2.0, "B.": -3.0, "The": -4.0}
+    listed = [{"token": token, "logprob": value} for token, value in said.items()]
     blank = {"token": "\n", "logprob": -0.1, "top_logprobs": [{"token": "C", "logprob": -0.2}]}
-    reply = {
-        "choices": [
-            {"message": {"content": "A"}, "logprobs": {"content": [blank, {**listed[0], "top_logprobs": listed}]}}
-        ]
-    }
-    value = teacher._read_chat(reply)
+    tokens = [blank, {**listed[0], "top_logprobs": listed}]
+    value = teacher._read_chat({"choices": [{"message": {"content": "A"}, "logprobs": {"content": tokens}}]})
     np.testing.assert_allclose(value["logprobs"], [np.logaddexp(-1, -2), -3, -4])
 
 
@@ -109,8 +101,7 @@ def test_answers_are_checked_against_the_classes(said, wanted):
 
 
 @pytest.mark.parametrize("logprobs", [True, False])
-def test_a_text_without_an_answer_is_asked_about_once_more(logprobs):
-    notes = Notes()
+def test_a_text_without_an_answer_is_asked_about_once_more(logprobs, notes):
     with LLMServer(logprobs=logprobs, answer=lambda text: "neither" if "odd" in text else None) as server:
         teacher = load(server, notes=notes)
         found = teacher.logits([["good film", "odd film"]], 8)
@@ -118,24 +109,16 @@ def test_a_text_without_an_answer_is_asked_about_once_more(logprobs):
     assert len({prompt for prompt in server.prompts if "odd" in prompt}) == 2
 
 
-def test_parameters_that_a_server_refuses():
+def test_parameters_that_a_server_refuses(notes):
     def fault(number, path):
-        sent = server.last
+        sent = server.sent[-1]
         if "max_tokens" in sent:
             said = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
             return 400, {}, json.dumps({"error": {"message": said}}).encode()
         if sent.get("top_logprobs", 0) > 5:
             return 422, {}, b'{"detail": "top_logprobs must be at most 5"}'
 
-    notes = Notes()
     with LLMServer(fault=fault) as server:
-        reply = server.reply
-
-        def watched(path, body, key):
-            server.last = body
-            return reply(path, body, key)
-
-        server.reply = watched
         found = load(server, notes=notes, concurrency=1).logits([["good film", "bad film"]], 8)
     np.testing.assert_allclose(found, log_probabilities([2.25, -1.75]), atol=1e-5)
     assert server.bodies[-1]["max_completion_tokens"] == 16 and server.bodies[-1]["top_logprobs"] == 5

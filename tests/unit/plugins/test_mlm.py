@@ -16,13 +16,9 @@ from kdcli.api import Corpus, DataError, GeneratorSettings, Part
 from kdcli.lm.masked import MaskedTexts
 from kdcli.lm.texts import SPECIAL, train_wordpiece
 
-TRAIN = [
-    "a Good film about a dog , and a very bad one",
-    "the plot is VERY dull but the actors aren't bad",
-    "naïve fun",
-    "it was bad",
-    "the dog is good , the film about the dog is not",
-] * 4
+TRAIN = ["a Good film about a dog , and a very bad one", "the plot is VERY dull but the actors aren't bad"]
+TRAIN += ["naïve fun", "it was bad", "the dog is good , the film about the dog is not"]
+TRAIN *= 4
 CORPUS = Corpus("single", TRAIN, ["a good plot", "very dull and bad"], ["the fun"])
 PAIRS = Corpus("pair", [f"{a}\t{b}" for a, b in pairwise(TRAIN)], ["a good plot\tit is bad"], ["a dog\tfun"])
 
@@ -97,11 +93,9 @@ def test_masks_are_filled_one_after_another(folder, tokenizer, notes):
         return zip(best.indices.tolist(), (best.values / temperature).softmax(0).tolist(), strict=True)
 
     mask = tokenizer.mask_token_id
-    expected = {
-        f"{tokenizer.convert_ids_to_tokens(first)} {tokenizer.convert_ids_to_tokens(second)}": chance * other * 3000
-        for first, chance in top([mask, mask], 1)
-        for second, other in top([first, mask], 2)
-    }
+    pairs = [(first, second, chance * other) for first, chance in top([mask, mask], 1)
+             for second, other in top([first, mask], 2)]  # fmt: skip
+    expected = {" ".join(tokenizer.convert_ids_to_tokens(pair)): 3000 * chance for *pair, chance in pairs}
     counts = Counter(texts)
     assert set(counts) <= set(expected)
     often = [name for name, number in expected.items() if number >= 5]
@@ -156,18 +150,16 @@ def test_a_part_is_the_same_whatever_was_drawn_before(folder, notes, corpus):
     assert drawn(one, count=0, corpus=corpus) == []
 
 
-@pytest.mark.parametrize("corpus", [CORPUS, PAIRS], ids=["single", "pair"])
-def test_the_tiny_one_learns_from_scratch_and_samples(tmp_path, notes, corpus):
-    result = fine_tune(tmp_path / "model", notes, corpus, epochs=6)
+def test_the_tiny_one_learns_from_scratch_and_samples(tmp_path, notes):
+    result = fine_tune(tmp_path / "model", notes, epochs=6)
     assert notes.scores[-1] < notes.scores[0] and result["vocabulary"] <= 100
     assert result["dev_bits_per_masked_token"] == min(notes.scores) and "test_bits_per_masked_token" in result
     config = json.loads((tmp_path / "model/config.json").read_text())
     assert (config["hidden_size"], config["num_hidden_layers"]) == (64, 2)
-    settings = settings_of(kind=corpus.kind)
-    found = drawn(kd_mlm.load(tmp_path / "model", settings, notes), corpus=corpus)
-    assert len(set(found) - set(corpus.train)) > 20
-    half = kd_mlm.load(tmp_path / "model", replace(settings, precision="bf16"), notes)
-    assert half.model.dtype == torch.bfloat16 and drawn(half, corpus=corpus)
+    found = drawn(kd_mlm.load(tmp_path / "model", settings_of(), notes))
+    assert len(set(found) - set(TRAIN)) > 20
+    half = kd_mlm.load(tmp_path / "model", settings_of(precision="bf16"), notes)
+    assert half.model.dtype == torch.bfloat16 and drawn(half)
     assert notes.warnings == []
     assert not hasattr(half, "bits")
 
@@ -189,9 +181,8 @@ def test_dev_is_judged_by_the_saved_model_on_masks_that_stay(tmp_path, notes):
 
 
 def test_models_of_other_kinds(tmp_path, make_folder, tokenizer, notes):
-    distil = DistilBertConfig(
-        vocab_size=len(tokenizer), dim=16, n_layers=1, n_heads=2, hidden_dim=16, max_position_embeddings=64
-    )
+    sizes = {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16, "max_position_embeddings": 64}
+    distil = DistilBertConfig(vocab_size=len(tokenizer), **sizes)
     for config in (distil, bert(tokenizer, RobertaConfig, pad_token_id=0, type_vocab_size=2)):
         folder = make_folder(config, config.model_type)
         before = AutoModelForMaskedLM.from_pretrained(folder).state_dict()
@@ -218,7 +209,6 @@ def test_texts_that_are_too_long_and_a_model_that_takes_fewer(folder, tmp_path, 
     fine_tune(tmp_path / "model", notes, corpus, model=str(folder), max_length=100, epochs=1)
     assert notes.warnings[0].startswith("generators.mlm.max_length is 100, and the model reads 64 tokens")
     assert notes.warnings[1].startswith("1 of 22 train texts are longer than 64 tokens, and are cut there")
-
     notes.warnings.clear()
     sampler = kd_mlm.load(tmp_path / "model", settings_of(options={"max_length": 40}), notes)
     assert sampler.prefixes(corpus) == {"texts": TRAIN}

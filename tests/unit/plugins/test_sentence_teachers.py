@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from made_teacher import Hostile, decoded, make_decoder, raw_logits, rewrite
+from made_teacher import Hostile, raw_logits, rewrite
 from notes import Notes
 from raising import raising
 from sklearn.linear_model import LogisticRegression
@@ -30,10 +30,7 @@ def load(plugin, folder, max_length=0, long_texts="cut", precision="fp32", **opt
     return registry.load("teachers", plugin).load(str(folder), made, labels=(), reporter=Notes(), **how)
 
 
-@pytest.mark.parametrize(
-    ("labels", "problem"),
-    [(COLOURS, None), (COLOURS, "single_label_classification"), (("score",), None), (("score",), "regression")],
-)
+@pytest.mark.parametrize(("labels", "problem"), [(COLOURS, None), (("score",), "regression")])
 def test_a_cross_encoder_gives_raw_logits_whatever_its_settings_say(tmp_path, labels, problem):
     folder = tiny_teacher(tmp_path / "model", labels)
     settings = {"activation_fn": "torch.nn.modules.activation.Sigmoid", "version": "6.2.0"}
@@ -43,9 +40,6 @@ def test_a_cross_encoder_gives_raw_logits_whatever_its_settings_say(tmp_path, la
     assert teacher.labels == (() if len(labels) == 1 else labels) and found.dtype == np.float32
     np.testing.assert_allclose(found, raw_logits(folder, *PAIRS), atol=1e-5)
     assert found.max() > 1  # no sigmoid
-    plain = load("transformers", folder)
-    sizes = ("parameters", "parameters_without_embeddings", "megabytes", "max_length")
-    assert [getattr(teacher, name) for name in sizes] == [getattr(plain, name) for name in sizes]
 
 
 def test_a_cross_encoder_that_the_library_has_saved(tmp_path):
@@ -57,12 +51,7 @@ def test_a_cross_encoder_that_the_library_has_saved(tmp_path):
     np.testing.assert_allclose(load("cross-encoder", folder).logits(PAIRS, 8), raw_logits(plain, *PAIRS), atol=1e-5)
 
 
-def test_a_cross_encoder_cuts_long_pairs_and_what_is_none(tmp_path):
-    folder = tiny_teacher(tmp_path / "model", COLOURS)
-    columns = [[LONG, "warm [MASK]", "dull"], ["poor", "the cast", LONG]]
-    teacher = load("cross-encoder", folder, max_length=20)
-    np.testing.assert_allclose(teacher.logits(columns, 2), raw_logits(folder, *columns, max_length=20), atol=1e-5)
-    assert (teacher.max_length, teacher.cut) == (20, 2)
+def test_what_is_no_cross_encoder(tmp_path):
     folder = tiny_teacher(tmp_path / "model")
     with raising(DataError, key="teacher.plugin"):
         load("cross-encoder", folder).logits([TEXTS], 8)
@@ -72,14 +61,6 @@ def test_a_cross_encoder_cuts_long_pairs_and_what_is_none(tmp_path):
     transformers.BertModel.from_pretrained(folder).save_pretrained(folder)
     with raising(DataError, key="architectures", says="BertModel"):
         load("cross-encoder", folder)
-
-
-@pytest.mark.parametrize("pad_in_config", [None, 7])
-def test_a_decoder_as_a_cross_encoder_is_padded_on_the_right(tmp_path, pad_in_config):
-    folder = make_decoder(tmp_path / "model", pad_in_config)
-    for batch in (1, 8):
-        found = load("cross-encoder", folder).logits(PAIRS, batch)
-        np.testing.assert_allclose(found, decoded(folder, *PAIRS), atol=1e-5)
 
 
 def test_the_cross_encoder_keeps_the_contract():
@@ -103,10 +84,8 @@ def make_setfit(folder, head, labels=None, normalize=False):
 @torch.inference_mode()
 def embedded(folder, texts=TEXTS, max_length=64, normalize=False):
     """The mean of the last layer's states of each text alone."""
-    tokenizer, model = (
-        transformers.AutoTokenizer.from_pretrained(folder),
-        transformers.BertModel.from_pretrained(folder).eval(),
-    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.BertModel.from_pretrained(folder).eval()
     rows = []
     for text in texts:
         inputs = tokenizer([text], truncation=True, max_length=max_length, return_tensors="pt")

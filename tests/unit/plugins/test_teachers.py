@@ -64,10 +64,8 @@ def test_zero_shot_takes_the_output_that_is_named_entailment(tmp_path, names):
     found = teacher.logits([TEXTS], 3)
     assert teacher.labels == labels and found.dtype == np.float32
     np.testing.assert_allclose(found, wanted, atol=1e-5)
-    others = [
-        entailed(folder, TEXTS, ["This example is dull."], other) for other in range(len(names)) if other != output
-    ]
-    assert all(np.abs(found[:, :1] - other).max() > 0.1 for other in others)
+    for other in {*range(len(names))} - {output}:
+        assert np.abs(found[:, :1] - entailed(folder, TEXTS, ["This example is dull."], other)).max() > 0.1
 
 
 def test_the_representation_of_zero_shot_is_the_mean_over_its_sentences(tmp_path):
@@ -103,13 +101,9 @@ def test_zero_shot_with_another_template_what_it_cannot_read_and_its_fingerprint
             load("zero-shot", folder, labels)
     with raising(DataError, key="teacher.plugin"):
         load("zero-shot", folder).logits([TEXTS, TEXTS], 8)
-    prints = {
-        load("zero-shot", folder).fingerprint(),
-        load("zero-shot", folder, ("dull", "warm")).fingerprint(),
-        load("zero-shot", folder, template="{}").fingerprint(),
-        load("zero-shot", folder, entailment="1").fingerprint(),
-        load("transformers", folder).fingerprint(),
-    }
+    others = [load("zero-shot", folder, ("dull", "warm")), load("transformers", folder)]
+    others += [load("zero-shot", folder, **how) for how in ({}, {"template": "{}"}, {"entailment": "1"})]
+    prints = {other.fingerprint() for other in others}
     assert len(prints) == 5
     before = load("zero-shot", folder).fingerprint()
     rewrite(folder, "tokenizer_config.json", padding_side="left")
@@ -163,10 +157,8 @@ def test_zero_shot_cuts_the_premise_alone_and_counts_texts_once(tmp_path):
     labels = ("dull", "warm and bright and rich", "slow")
     sentences = [f"This example is {label}." for label in labels]
     between = " ".join(LONG.split()[: 64 - 3 - 7])  # cut beside the longest sentence alone
-    teacher = load("zero-shot", folder, labels)
-    np.testing.assert_allclose(
-        teacher.logits([[LONG, "dull", between]], 2), entailed(folder, [LONG, "dull", between], sentences, 0), atol=1e-5
-    )
+    teacher, texts = load("zero-shot", folder, labels), [LONG, "dull", between]
+    np.testing.assert_allclose(teacher.logits([texts], 2), entailed(folder, texts, sentences, 0), atol=1e-5)
     assert teacher.cut == 2
     short = load("zero-shot", folder, labels, max_length=24)
     wanted = entailed(folder, [LONG], sentences, 0, max_length=24)
@@ -212,12 +204,8 @@ def test_windows_of_pairs_are_of_the_first_text(tmp_path):
     found = load("transformers", folder, max_length=32, long_texts="mean").logits([[LONG], ["dull"]], 3)
     words, room, step = LONG.split(), 32 - 4, 32 - 4 - 8
     windows = [" ".join(words[start : start + room]) for start in range(0, len(words) - room + step, step)]
-    wanted = entailed_all(folder, windows, "dull").mean(0)
+    wanted = [entailed(folder, windows, ["dull"], output).mean() for output in range(3)]
     np.testing.assert_allclose(found[0], wanted, atol=1e-5)
-
-
-def entailed_all(folder, texts, sentence):
-    return np.concatenate([entailed(folder, texts, [sentence], output) for output in range(3)], axis=1)
 
 
 @pytest.mark.parametrize("pad_in_config", [None, 1, 7])
@@ -287,9 +275,8 @@ def test_an_ensemble_fits_its_weights_unless_they_are_given(tmp_path):
     one, two = make_two(tmp_path, ("score",), ("points",))
     teacher = load("ensemble", one, models=[str(two)])
     assert teacher.labels == ()
-    np.testing.assert_allclose(
-        teacher.logits([TEXTS], 8), (classified(one, TEXTS) + classified(two, TEXTS)) / 2, atol=1e-5
-    )
+    wanted = (classified(one, TEXTS) + classified(two, TEXTS)) / 2
+    np.testing.assert_allclose(teacher.logits([TEXTS], 8), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("others", [("yes", "no"), ("a", "b", "c"), ("score",)])
@@ -301,15 +288,11 @@ def test_an_ensemble_with_different_labels_is_an_error_that_names_both(tmp_path,
 
 def test_an_ensemble_needs_two_models_has_the_lowest_limit_and_follows_its_files(tmp_path):
     one, two = make_two(tmp_path)
-    for options, key in (
-        ({}, "models"),
-        ({"models": [str(one)]}, "models"),
-        ({"models": [str(two)], "weights": [1]}, "weights"),
-        ({"models": [str(two)], "weights": [0, 0]}, "weights"),
-    ):
+    both = {"models": [str(two)]}
+    for options in ({}, {"models": [str(one)]}, {**both, "weights": [1]}, {**both, "weights": [0, 0]}):
         with raising(KdError, exit_code=3) as caught:
             load("ensemble", one, **options)
-        assert caught.value.key.startswith(f"teachers.ensemble.{key}")
+        assert caught.value.key.startswith(f"teachers.ensemble.{'weights' if 'weights' in options else 'models'}")
     with raising(MissingError, key="teachers.ensemble.models"):
         load("ensemble", one, models=[str(tmp_path / "nowhere")])
     rewrite(two, "tokenizer_config.json", model_max_length=16)

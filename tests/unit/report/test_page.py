@@ -97,9 +97,8 @@ def test_a_teacher_of_unknown_size(tmp_path):
 
 def test_what_kd_bench_measured_is_a_section(tmp_path):
     latency = Latency(1.23, 4.56, 7.89, 100)
-    student = Measurement(
-        "<script>student", "numpy", "", "cpu", {1: 2000.0, 32: 6000.0}, latency, 10, 5, 1.5, 90, None, 0.1
-    )
+    rates = {1: 2000.0, 32: 6000.0}
+    student = Measurement("<script>student", "numpy", "", "cpu", rates, latency, 10, 5, 1.5, 90, None, 0.1)
     teacher = replace(student, name="teacher", kind="teacher", per_second={1: 20.0, 32: 40.0})
     machine = {"processor": "some processor", "cores": "2"}
     measured = BenchReport("made", 60, 7.5, "dev", machine, 3.0, [student, teacher])
@@ -175,8 +174,8 @@ def test_counts_of_a_corpus_and_a_long_text_that_is_cut(tmp_path):
 
 def test_only_a_page_of_kds_own_is_written_again(tmp_path):
     root = write_run(tmp_path / "run")
-    write_report(root)
-    write_report(root)
+    for _ in range(2):
+        write_report(root)
     (root / NAME).write_text("mine")
     with raising(DataError, "exists already"):
         write_report(root)

@@ -235,16 +235,15 @@ class Trained(Fake):
 
 
 @pytest.mark.parametrize("cores", [1, 2])
-def test_students_are_trained_in_processes_of_their_own(chain, monkeypatch, cores):
+def test_students_are_trained_in_processes_of_their_own(chain, monkeypatch, cores, notes):
     monkeypatch.setitem(STAGES, "student", Trained)
     monkeypatch.setattr(runner, "usable_cores", lambda: cores)
     steps = plan([Trained("letters")], RunContext(Settings(), chain.root, seeds=3))
-    reporter = Notes()
-    outcomes = run_steps(steps, Lock(chain.root), reporter=reporter)
+    outcomes = run_steps(steps, Lock(chain.root), reporter=notes)
     assert [outcome.stage for outcome in outcomes] == ["student", "student-seed2", "student-seed3"]
     assert (os.getpid() in {pid for outcome in outcomes for pid in outcome.result.sizes}) == (cores == 1)
-    assert sorted(reporter.points) == [(outcome.stage, 2, {"loss": 0.5}) for outcome in outcomes]
-    again = run_steps(steps, Lock(chain.root), reporter=reporter)
+    assert sorted(notes.points) == [(outcome.stage, 2, {"loss": 0.5}) for outcome in outcomes]
+    again = run_steps(steps, Lock(chain.root), reporter=notes)
     assert [outcome.result for outcome in again] == [outcome.result for outcome in outcomes]
     assert not any(outcome.reasons for outcome in again)
 

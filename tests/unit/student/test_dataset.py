@@ -3,7 +3,6 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from notes import Notes
 from raising import raising
 from safetensors.numpy import load_file
@@ -12,10 +11,9 @@ from kdcli.api import Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError
 from kdcli.student import encoder_vectors
-from kdcli.student.build import collate
-from kdcli.student.dataset import Examples, encode, encode_table, load_examples
+from kdcli.student.dataset import encode, encode_table, load_examples
 from kdcli.student.vectors import load_vectors
-from kdcli.student.vocabulary import Texts, load_tokenizer, vocabulary
+from kdcli.student.vocabulary import load_tokenizer, vocabulary
 from kdcli.tables.write import write_table
 
 SINGLE = Task("t", "single", ("0", "1"))
@@ -80,8 +78,7 @@ def test_pair_has_one_vocabulary(tmp_path):
     examples, tokenizer = load_examples(output, PAIR), load_tokenizer(output)
     assert words_of(examples.texts[0], tokenizer) == [["a", "b"], ["c"]]
     assert words_of(examples.texts[1], tokenizer) == [["b"], ["d", "e", "f"]]
-    assert examples.lengths.tolist() == [2, 3]
-    assert examples.labels.tolist() == [1, 0]
+    assert (examples.lengths.tolist(), examples.labels.tolist()) == ([2, 3], [1, 0])
 
 
 @pytest.mark.parametrize("labels", [None, ["1", "", "0", "0"], ["", "", "", ""]])
@@ -246,13 +243,3 @@ def test_arrays_of_a_table_their_digest_and_what_is_no_encoded_set(tmp_path):
     (output / "sentence.words").write_bytes(words[:-2])
     with pytest.raises(DataError, match="no encoded"):
         load_examples(output, SINGLE)
-
-
-def test_collate_pads_on_the_right():
-    one = Texts(np.array([5, 6, 7, 8, 9, 4], np.uint16), np.array([0, 3, 4, 6]))
-    two = Texts(np.array([1, 2, 3], np.uint32), np.array([0, 1, 2, 3]))
-    batch = collate(Examples((one, two)), np.array([2, 0]), torch.device("cpu"))
-    assert batch.words[0].tolist() == [[9, 4, 0], [5, 6, 7]]
-    assert batch.lengths[0].tolist() == [2, 3]
-    assert batch.words[1].tolist() == [[3], [1]]
-    assert {words.dtype for words in (*batch.words, *batch.lengths)} == {torch.int64}

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from notes import Notes
 from raising import raising
 from sklearn.decomposition import PCA
 from tokenizers import Tokenizer
@@ -76,7 +75,7 @@ def test_vectors_do_not_depend_on_the_batches(encoder, monkeypatch):
         np.testing.assert_allclose(encoder_vectors(encoder, WORDS, 8, device="cpu"), expected, atol=1e-5)
 
 
-def test_words_without_pieces_very_long_ones_few_words_and_many_dimensions(encoder):
+def test_words_without_pieces_very_long_ones_few_words_and_many_dimensions(encoder, notes):
     vectors = encoder_vectors(encoder, ["\u200b", *WORDS, ""], 8, device="cpu")
     assert not vectors[[0, -1]].any()
     np.testing.assert_allclose(vectors[1:-1], encoder_vectors(encoder, WORDS, 8, device="cpu"), atol=1e-6)
@@ -86,7 +85,6 @@ def test_words_without_pieces_very_long_ones_few_words_and_many_dimensions(encod
     assert vectors[:, :3].std(axis=0).min() > 0.01
     np.testing.assert_allclose(vectors[:, 3:], 0, atol=1e-5)
     assert not encoder_vectors(encoder, WORDS[:1], 8, device="cpu").any()
-    notes = Notes()
     found = encoder_vectors(encoder, WORDS, 1000, device="cpu", reporter=notes)
     assert found.shape == (len(WORDS), HIDDEN)
     assert len(notes.warnings) == 1 and "1000" in notes.warnings[0]

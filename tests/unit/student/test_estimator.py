@@ -7,11 +7,9 @@ import pytest
 from made_student import PAIR, SCORE, SINGLE, TEXTS, make_student
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.ensemble import VotingClassifier
 from sklearn.frozen import FrozenEstimator
-from sklearn.metrics import accuracy_score, classification_report, f1_score, get_scorer, r2_score, roc_auc_score
-from sklearn.model_selection import cross_val_predict, cross_val_score
-from sklearn.pipeline import make_pipeline
+from sklearn.metrics import f1_score, get_scorer, r2_score
+from sklearn.model_selection import cross_val_predict
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
@@ -40,25 +38,15 @@ def test_columns_are_those_of_sorted_classes(tmp_path, task):
     decided = student.decision_function(WORDS)
     logits = student.logits([WORDS])
     if len(task.labels) == 2:
+        labels = np.array(labels_of(student, WORDS))
+        assert set(labels) == {"no", "yes"} and (found == labels).all() and not (found != labels).any()
+        assert [get_scorer(name)(student, WORDS, labels) for name in ("roc_auc", "f1_macro")] == [1, 1]
         yes, no = task.labels.index("yes"), task.labels.index("no")
         np.testing.assert_allclose(decided, logits[:, yes] - logits[:, no], atol=1e-5)
         assert np.array_equal(student.classes_[(decided > 0).astype(int)], found)
     else:
         np.testing.assert_allclose(decided, logits[:, [1, 2, 0]], atol=1e-5)
         assert np.array_equal(student.classes_[decided.argmax(1)], found)
-
-
-@pytest.mark.parametrize("task", [SINGLE, UNSORTED], ids=lambda task: "-".join(task.labels))
-def test_its_own_labels_are_perfectly_ranked(tmp_path, task):
-    student = load_student(make_student(tmp_path / "student", task))
-    labels = np.array(labels_of(student, WORDS))
-    assert set(labels) == {"no", "yes"}
-    for scorer in ("roc_auc", "accuracy", "f1_macro"):
-        assert get_scorer(scorer)(student, WORDS, labels) == 1
-    assert roc_auc_score(labels, student.predict_proba(WORDS)[:, 1]) == 1
-    assert accuracy_score(labels, student.predict(WORDS)) == 1
-    assert "accuracy" in classification_report(labels, student.predict(WORDS))
-    assert (student.predict(WORDS) == labels).all() and not (student.predict(WORDS) != labels).any()
 
 
 def test_it_is_a_fitted_classifier_or_regressor_and_pickled_as_its_path(tmp_path):
@@ -84,8 +72,7 @@ def test_it_is_a_fitted_classifier_or_regressor_and_pickled_as_its_path(tmp_path
 
 @pytest.mark.parametrize("task", [UNSORTED, THREE], ids=lambda task: "-".join(task.labels))
 def test_it_is_calibrated_and_cross_validated(tmp_path, task):
-    student = load_student(make_student(tmp_path / "student", task))
-    texts = WORDS
+    student, texts = load_student(make_student(tmp_path / "student", task)), WORDS
     truth = np.array(labels_of(student, texts))
     truth[::7] = np.random.default_rng(0).permutation(truth)[::7]  # some are wrong
     for estimator in (FrozenEstimator(student), student):
@@ -95,14 +82,6 @@ def test_it_is_calibrated_and_cross_validated(tmp_path, task):
         calibrated = CalibratedClassifierCV(estimator, method="sigmoid", cv=3).fit(texts, truth)
         assert calibrated.classes_.tolist() == sorted(task.labels)
         assert (calibrated.predict(texts) == truth).mean() > 0.6
-        assert cross_val_score(estimator, pd.Series(texts), truth, cv=3).mean() == pytest.approx(
-            (student.predict(texts) == truth).mean(), abs=0.02
-        )
-    voting = VotingClassifier([("one", student), ("two", FrozenEstimator(student))], voting="soft").fit(texts, truth)
-    assert voting.predict(texts).tolist() == labels_of(student, texts)
-    assert np.array_equal(
-        make_pipeline(FrozenEstimator(student)).fit(texts, truth).predict(texts), student.predict(texts)
-    )
 
 
 def test_scores_and_sets_of_labels(tmp_path):
@@ -114,13 +93,10 @@ def test_scores_and_sets_of_labels(tmp_path):
     for call in (student.predict_proba, student.decision_function):
         with pytest.raises(UsageError):
             call(pairs)
-
     student = load_student(make_student(tmp_path / "multi", MULTI))
     sets = np.array([[label in one.labels for label in "abc"] for one in student.predict(WORDS)], int)
-    assert (
-        np.array_equal(student.predict(WORDS), sets)
-        and type_of_target(student.predict(WORDS)) == "multilabel-indicator"
-    )
+    assert np.array_equal(student.predict(WORDS), sets)
+    assert type_of_target(student.predict(WORDS)) == "multilabel-indicator"
     assert f1_score(sets, student.predict(WORDS), average="micro") == 1
     assert np.array_equal(student.decision_function(WORDS) > 0, sets)
     assert np.array_equal(student.predict_proba(WORDS) > [0.4, 0.6, 0.5], sets)

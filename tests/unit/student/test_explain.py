@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from made_student import PAIR, SCORE, SINGLE, SMALL, TEXTS, columns, make_student
+from raising import raising
 
 from kdcli.api import Task
 from kdcli.errors import KdError, UsageError
@@ -11,14 +12,8 @@ from kdcli.student.student import Student, load_student
 MULTI = Task("toy", "single", ("c", "a", "b"), metric="micro_f1", multi_label=True, thresholds=(0.5, 0.4, 0.6))
 PIECES = ["str", "un", "##heard", "##angers"]
 WRITTEN = ["the film was very good .", "unheard, strangers good", "THE PLOT,the  Wärm", "good [MASK]!seen", "seen", " "]
-SPANS = [
-    ["the", "film", "was", "very", "good", "."],
-    ["unheard", ",", "strangers", "good"],
-    ["THE", "PLOT", ",", "the", "Wärm"],
-    ["good", "[MASK]", "!", "seen"],
-    ["seen"],
-    [],
-]
+SPANS = "the film was very good .|unheard , strangers good|THE PLOT , the Wärm|good [MASK] ! seen|seen|"
+"""The words of each."""
 
 
 def shares_of(logits, task):
@@ -60,7 +55,7 @@ def test_effects_are_those_of_texts_written_with_masks(tmp_path, task, plugin):
     rows = list(zip(*texts, strict=True))
     explained = student.explain(rows if pair else texts[0])
     best = student.logits(texts).argmax(1)
-    spans = columns(task, [*SPANS])
+    spans = [[words.split() for words in column] for column in columns(task, SPANS.split("|"))]
     for found, row, output, *own in zip(explained, rows, best, *spans, strict=True):
         assert [one.text for one in found.words] == [word for words in own for word in words]
         assert len(found.pairs) == sum(max(0, len(words) - 1) for words in own)
@@ -85,9 +80,8 @@ def test_a_word_in_pieces_is_masked_as_one_and_a_label_is_chosen_by_either_of_it
         for name in names:
             (found,) = student.explain(TEXTS[:1], name)
             check(student, found, (TEXTS[0],), output)
-    with pytest.raises(UsageError) as caught:
+    with raising(UsageError, hint="no, yes"):
         student.explain(TEXTS, "maybe")
-    assert "no, yes" in caught.value.hint
     with pytest.raises(UsageError):
         load_student(make_student(tmp_path / "score", SCORE)).explain([("a", "b")], "no")
     assert student.explain([]) == []
@@ -139,10 +133,8 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path, monkeypatch):
     student.__dict__["_module_function"] = compute
     found = student.explain(TEXTS[:1])
     assert sizes[0] == 12 and max(sizes[2:]) <= 3
-    expected = load_student(folder).explain(TEXTS[:1])
-    np.testing.assert_allclose(
-        [one.logit for one in found[0].words], [one.logit for one in expected[0].words], atol=1e-5
-    )
+    expected = [word.logit for word in load_student(folder).explain(TEXTS[:1])[0].words]
+    np.testing.assert_allclose([word.logit for word in found[0].words], expected, atol=1e-5)
     student.__dict__["_module_function"] = lambda words, lengths: compute([[0] * 6], lengths)
     with pytest.raises(KdError, match="not enough memory"):
         student.explain(TEXTS[:1])

@@ -70,13 +70,11 @@ def test_a_word_outside_the_vocabulary_is_read_in_pieces_unless_it_is_too_long()
     assert vocabulary(train_vocabulary([pl.Series(TEXTS)], **how)) == ["[PAD]", "[MASK]", "a", "film", *PIECES[:4]]
     how |= {"max_size": 100, "pieces": iter(PIECES), "more": iter(["scene", "##x"])}
     assert vocabulary(train_vocabulary([pl.Series(["a b"])], **how))[2:] == ["a", "b", *PIECES[:5], "##d", "scene"]
-    long = "ab" * 51
-    tokenizer = train_vocabulary(
-        [pl.Series([f"{long} a"])], max_size=100, min_freq=1, lowercase=True, pieces=iter(PIECES)
-    )
+    long, how = "ab" * 51, {"max_size": 100, "min_freq": 1, "lowercase": True}
+    tokenizer = train_vocabulary([pl.Series([f"{long} a"])], pieces=iter(PIECES), **how)
     assert long in vocabulary(tokenizer) and tokenizer.encode(f"{long} a").tokens == ["[MASK]", "a"]
     assert rows(encode_texts(pl.Series([f"{long} a"]), tokenizer, 9)) == [tokenizer.encode(f"{long} a").ids]
-    whole = train_vocabulary([pl.Series([f"{long} a"])], max_size=100, min_freq=1, lowercase=True)
+    whole = train_vocabulary([pl.Series([f"{long} a"])], **how)
     assert rows(encode_texts(pl.Series([long]), whole, 9)) == [[whole.token_to_id(long)]]
 
 
@@ -101,9 +99,8 @@ def test_odd_texts_and_masks_and_what_is_remembered_changes_nothing(monkeypatch)
     for _ in range(2):
         assert rows(encoder.encode(pl.Series(TEXTS))) == expected
         monkeypatch.setattr("kdcli.student.vocabulary._REMEMBERED", 3)
-    assert rows(encoder.encode(pl.Series(["film good new", "good"]))) == rows(
-        encode_texts(pl.Series(["film good new", "good"]), tokenizer, 9)
-    )
+    more = pl.Series(["film good new", "good"])
+    assert rows(encoder.encode(more)) == rows(encode_texts(more, tokenizer, 9))
 
 
 @settings(max_examples=100, deadline=None)

@@ -239,10 +239,8 @@ def test_a_full_disk_is_an_error_and_the_old_file_is_whole(tmp_path, monkeypatch
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with (
-        raising(KdError, file=path, exit_code=1, what="the disk is full", hint="free some space"),
-        atomic(path) as temporary,
-    ):
+    failed = raising(KdError, file=path, exit_code=1, what="the disk is full", hint="free some space")
+    with failed, atomic(path) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "old"
     assert listing(tmp_path) == ["table.tsv"]

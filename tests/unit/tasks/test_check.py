@@ -136,9 +136,8 @@ def test_scores_that_are_missing_or_all_the_same_and_texts_with_different_scores
     settings = pairs(tmp_path, labels=(), score_range=(0, 5), metric="pearson", drop_labels=())
     expected = ["train.tsv: every text has the same score: there is nothing to learn", "dev.tsv: 1 row without a score"]
     assert problems(check(settings)) == expected
-    put_tsv(
-        tmp_path, "sentence1\tsentence2\tscore", train=["a\tb\t2", "a\tb\t2.0", "c\td\t1", "c\td\t3"], dev=["e\tf\t1"]
-    )
+    train = ["a\tb\t2", "a\tb\t2.0", "c\td\t1", "c\td\t3"]
+    put_tsv(tmp_path, "sentence1\tsentence2\tscore", train=train, dev=["e\tf\t1"])
     report = check(settings)
     table = report.tables[0]
     assert (table.repeated.texts, table.conflicts.texts, table.conflicts.example) == (2, 1, (4, 5))

@@ -1,7 +1,5 @@
-import gzip
 import io
 import json
-from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -110,53 +108,35 @@ def test_scores_that_are_one_number_in_two_spellings_are_nothing_to_learn(tmp_pa
 
 ROWS = [(f"the film of number {place} was {('dull', 'good')[place % 2]} .", place % 2) for place in range(12)]
 """Texts without a comma, a quote or a tab, and their labels."""
-NAMED = {
-    "huggingface": json.dumps(
-        {"info": {"features": {"label": {"names": ["positive", "negative"], "_type": "ClassLabel"}}}}
-    )
-}
+FEATURES = {"label": {"names": ["positive", "negative"], "_type": "ClassLabel"}}
+NAMED = {"huggingface": json.dumps({"info": {"features": FEATURES}})}
 
 
-def lines(separator="\t", header=("sentence", "label"), rows=ROWS, end="\n"):
-    found = [header, *rows] if header else rows
-    return "".join(separator.join(map(str, row)) + end for row in found).encode()
+def lines(separator="\t", header=("sentence", "label"), rows=ROWS):
+    return "".join(separator.join(map(str, row)) + "\n" for row in [header, *rows]).encode()
 
 
-def labelled(*labels, **more):
-    return lines(rows=[(words, labels[place % len(labels)]) for place, (words, _) in enumerate(ROWS)], **more)
+def labelled(*labels):
+    return lines(rows=[(words, labels[place % len(labels)]) for place, (words, _) in enumerate(ROWS)])
 
 
 def jsonl(*labels):
     return b"".join(json.dumps({"sentence": words, "label": labels[label]}).encode() + b"\n" for words, label in ROWS)
 
 
-def parquet(labels=pl.Int64, texts=pl.String, rows=ROWS, metadata=None):
-    """Return a Parquet file; ``labels`` and ``texts`` are types, or what makes a value of a label or a text."""
-    columns = {}
-    for place, (name, kind) in enumerate((("sentence", texts), ("label", labels))):
-        values = [row[place] for row in rows]
-        typed = isinstance(kind, type | pl.DataType)
-        columns[name] = pl.Series(values).cast(kind) if typed else pl.Series([kind(value) for value in values])
+def parquet(rows=ROWS, metadata=None, **types):
     stream = io.BytesIO()
-    pl.DataFrame(columns).write_parquet(stream, metadata=metadata)
+    pl.DataFrame(rows, ["sentence", "label"], orient="row").cast(types).write_parquet(stream, metadata=metadata)
     return stream.getvalue()
 
 
-QUOTED = b'sentence,label\n"a ""fine"" film,\nof two lines",1\n"a\tdull one",0\n' + lines(",", header=None)
 GOOD = {
-    "CRLF and a BOM": {"tsv": b"\xef\xbb\xbf" + lines(end="\r\n")},
-    "a lone CR, NUL and U+2028 in a text": {"tsv": lines() + "a\rb\u2028c\0d\t1\n".encode()},
-    "the label first": {"tsv": lines(header=("label", "sentence"), rows=[(b, a) for a, b in ROWS])},
     "a column more": {"tsv": lines(header=("nr", "sentence", "label"), rows=[(n, *row) for n, row in enumerate(ROWS)])},
     "a missing label": {"csv": lines(",", rows=[*ROWS, ("a film .", "")])},
     "a label alone": {"dev.tsv": labelled("1"), "train.tsv": lines()},
-    "quoted fields": {"csv": QUOTED},
-    "a sep line": {"csv": b"sep=;\n" + lines(";")},
-    "gzip": {"csv.gz": gzip.compress(lines(","))},
-    "Parquet": {"parquet": parquet()},
     "Parquet, a missing label": {"parquet": parquet(rows=[*ROWS, ("a film .", None)])},
     "Parquet, names in another order": {"parquet": parquet(metadata=NAMED)},
-    "Parquet, texts that are bytes": {"parquet": parquet(texts=pl.Binary)},
+    "Parquet, texts that are bytes": {"parquet": parquet(sentence=pl.Binary)},
     "the Hub": {
         "train-00000-of-00002.parquet": parquet(),
         "train-00001-of-00002.parquet": parquet(rows=[("one more film .", 1)]),
@@ -167,8 +147,6 @@ GOOD = {
 BAD = {
     "empty": {"tsv": b""},
     "a header alone": {"tsv": lines(rows=[])},
-    "a row too long": {"tsv": lines() + b"a film .\t1\t2\n"},
-    "another encoding": {"tsv": lines() + "ein schöner Film\t1\n".encode("latin-1")},
     "UTF-16": {"tsv": lines().decode().encode("utf-16")},
     "labels in other case": {"tsv": labelled("0", "1", "One")},
     "no label": {"tsv": lines(header=("sentence", "colour"))},
@@ -178,15 +156,10 @@ BAD = {
     "dev without labels": {"train.tsv": lines(), "dev.tsv": lines(header=("index", "sentence"))},
     "a broken test table": {"tsv": lines(), "test.tsv": b"index\tsentence\n0\n"},
     "no gzip": {"csv.gz": lines(",")},
-    "an open quote": {"csv": lines(",") + b'"a film,1\n'},
     "JSONL, cut": {"jsonl": jsonl(0, 1)[:-9]},
-    "JSONL, an array": {"jsonl": b"[" + jsonl("0", "1").strip().replace(b"\n", b",") + b"]"},
     "JSONL, lists": {"jsonl": jsonl([0], [1])},
     "Parquet, cut": {"parquet": parquet()[:-9]},
-    "Parquet, lists": {"parquet": parquet(lambda label: [label])},
-    "Parquet, structs": {"parquet": parquet(lambda label: {"value": label})},
-    "Parquet, dates": {"parquet": parquet(lambda label: date(2026, 1, 1 + label))},
-    "Parquet, halves": {"parquet": parquet(lambda label: label / 2)},
+    "Parquet, halves": {"parquet": parquet(rows=[(words, label / 2) for words, label in ROWS])},
 }
 
 

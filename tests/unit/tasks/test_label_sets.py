@@ -53,12 +53,9 @@ WAYS = {
     "columns of the labels' names": (put_csv, columns(), {}),
     "columns of booleans": (put_parquet, columns((False, True)), {}),
     "columns of floats": (put_jsonl, columns((0.0, 1.0)), {}),
-    "columns of other names": (
-        put_csv,
-        {f"is_{label}": values for label, values in columns().items()},
-        {"label_columns": ("is_a", "is_b", "is_c")},
-    ),
-}
+    "columns of other names": (put_csv, {f"is_{one}": values for one, values in columns().items()}, {
+        "label_columns": ("is_a", "is_b", "is_c")}),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -1,3 +1,5 @@
+import gzip
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -28,8 +30,6 @@ def write(tmp_path, name, content):
 
 @pytest.mark.parametrize("name", ["set.txt", "set.tsv", "set.txt.gz"])
 def test_one_text_a_line(tmp_path, name):
-    import gzip
-
     content = "the film is good\n\nbad\n [MASK] good \n"
     path = tmp_path / name
     path.write_bytes(gzip.compress(content.encode()) if name.endswith(".gz") else content.encode())
@@ -75,9 +75,8 @@ def test_headers_of_dbert(tmp_path, header, task, name, alone):
 
 def test_names_of_columns_are_no_texts_and_single_texts_no_pairs(tmp_path):
     for name, content, task in (("a.tsv", "text\ngood film\n", SINGLE), ("b.tsv", "one\ttwo\na b\tc\n", PAIR)):
-        with raising(
-            DataError, "there is no column 'sentence", hint="a file of plain lines, without a header, is a .txt"
-        ):
+        hint = "a file of plain lines, without a header, is a .txt"
+        with raising(DataError, "there is no column 'sentence", hint=hint):
             open_texts(write(tmp_path, name, content), task, QuietReporter())
     assert form_of_set(write(tmp_path, "a.csv", "a film,b\n"), SINGLE) == "csv"
     assert form_of_set(write(tmp_path, "a.txt", "sentence\nx\n"), SINGLE) == "tsv"

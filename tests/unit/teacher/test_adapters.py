@@ -24,15 +24,20 @@ def load(folder, **how):
     return load_classifier(folder, reporter=QuietReporter(), **how)
 
 
+def with_head(base, outputs, tokens=0):
+    """Load a base model with a head of so many outputs, and so many tokens more."""
+    how = {"num_labels": outputs, "ignore_mismatched_sizes": True}
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(base, **how)
+    if tokens:
+        model.resize_token_embeddings(model.config.vocab_size + tokens)
+    return model
+
+
 def adapt(base, name="adapter", *, outputs=3, tokenizer=False, tokens=0, kind=peft.LoraConfig, **how):
     """Save an adapter of a base model as its trainer would, all of its weights random; return its folder."""
     folder = base.parent / name
     torch.manual_seed(1)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        base, num_labels=outputs, ignore_mismatched_sizes=True
-    )
-    if tokens:
-        model.resize_token_embeddings(model.config.vocab_size + tokens)
+    model = with_head(base, outputs, tokens)
     how = {"task_type": "SEQ_CLS", **how}
     if kind is peft.LoraConfig:
         how = {"r": 4, "lora_alpha": 8, "target_modules": ["query", "value"], "init_lora_weights": False, **how}
@@ -49,12 +54,7 @@ def adapt(base, name="adapter", *, outputs=3, tokenizer=False, tokens=0, kind=pe
 @torch.inference_mode()
 def by_peft(folder, base, outputs=3, tokens=0):
     """Logits of each text alone by PEFT itself, without merging: ``[texts, outputs]``."""
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        base, num_labels=outputs, ignore_mismatched_sizes=True
-    )
-    if tokens:
-        model.resize_token_embeddings(model.config.vocab_size + tokens)
-    model = peft.PeftModel.from_pretrained(model, folder).eval()
+    model = peft.PeftModel.from_pretrained(with_head(base, outputs, tokens), folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
     return torch.cat([model(**tokenizer([text], return_tensors="pt")).logits for text in TEXTS]).numpy()
 
@@ -62,14 +62,11 @@ def by_peft(folder, base, outputs=3, tokens=0):
 @pytest.mark.parametrize("outputs", [1, 2, 5])
 @pytest.mark.parametrize("base", ["classifier", "encoder"])
 def test_the_adapters_head_answers_without_the_bases_names(tiny_teacher, base, outputs):
-    made = {
-        "classifier": {"labels": ("entailment", "contradiction")},
-        "encoder": {"model_class": transformers.BertForMaskedLM},
-    }[base]
-    folder = tiny_teacher(**made)
+    folder = tiny_teacher(labels=("entailment", "contradiction"))
     if base == "encoder":  # with its pooler, as BERT's pretraining leaves it
-        whole = tiny_teacher("whole", labels=("entailment", "contradiction"))
-        kept = {name: tensor for name, tensor in load_file(whole / "model.safetensors").items() if "class" not in name}
+        weights = load_file(folder / "model.safetensors")
+        tiny_teacher(model_class=transformers.BertForMaskedLM)
+        kept = {name: tensor for name, tensor in weights.items() if "class" not in name}
         save_file(kept, folder / "model.safetensors", {"format": "pt"})
     adapter = adapt(folder, outputs=outputs)
     teacher = load(adapter)
@@ -152,16 +149,12 @@ def test_layers_that_are_new_and_were_not_saved_are_an_error(tiny_teacher):
     base = tiny_teacher()
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     special = {"vocab_size": 30, "pad_token_id": 0, "eos_token_id": 3, "bos_token_id": 2, "cls_token_id": 2}
-    transformers.ModernBertModel(transformers.ModernBertConfig(**small, **special, sep_token_id=3)).save_pretrained(
-        base
-    )
-    with pytest.raises(DataError, match=r"head\.dense\.weight") as error:
+    config = transformers.ModernBertConfig(**small, **special, sep_token_id=3)
+    transformers.ModernBertModel(config).save_pretrained(base)
+    with raising(DataError, r"head\.dense\.weight", file=base, hint="modules_to_save"):
         load(adapt(base, target_modules=["Wqkv"]))
-    assert (error.value.file, "modules_to_save" in error.value.hint) == (str(base), True)
-    assert load(adapt(base, "saved", target_modules=["Wqkv"], modules_to_save=["head"])).logits([TEXTS], 2).shape == (
-        5,
-        3,
-    )
+    saved = load(adapt(base, "saved", target_modules=["Wqkv"], modules_to_save=["head"]))
+    assert saved.logits([TEXTS], 2).shape == (5, 3)
 
 
 @pytest.mark.parametrize("how", [{}, {"tokens": 2}, {"tokens": 2, "trainable_token_indices": [31]}])
@@ -183,11 +176,9 @@ def test_a_base_that_was_moved(tiny_teacher):
     moved = shutil.move(base, base.parent / "moved")
     for name, kind in ((str(base), MissingError), ("./base", MissingError), (None, DataError), ("", DataError)):
         rewrite(adapter / ADAPTER, base_model_name_or_path=name)
-        with pytest.raises(kind) as error:
+        key = "base_model_name_or_path"
+        with raising(kind, file=adapter / ADAPTER, key=key, says=name or "", hint=key):
             load(adapter)
-        found = error.value
-        assert (found.file, found.key) == (str(adapter / ADAPTER), "base_model_name_or_path")
-        assert (name or "") in str(found) and "base_model_name_or_path" in found.hint
     rewrite(adapter / ADAPTER, base_model_name_or_path=str(moved))
     np.testing.assert_array_equal(load(adapter).logits([TEXTS], 5), before)
 

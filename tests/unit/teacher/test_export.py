@@ -158,9 +158,8 @@ def little_memory(monkeypatch):
     monkeypatch.setattr(Teacher, "represent", tight)
 
 
-def test_auto_batch_size_is_halved_when_memory_does_not_suffice(
-    run, tmp_path, films, notes, monkeypatch, little_memory
-):
+@pytest.mark.usefixtures("little_memory")
+def test_auto_batch_size_is_halved_when_memory_does_not_suffice(run, tmp_path, films, notes, monkeypatch):
     monkeypatch.setattr(export, "BATCH", 8)
     result = run(batch_size="auto")
     assert result.batch_size == 2

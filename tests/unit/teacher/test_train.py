@@ -81,7 +81,6 @@ def test_output_is_a_hugging_face_folder_that_scores_what_it_says(tmp_path, capf
     result = fit(tmp_path / "teacher", epochs=4)
     captured = capfd.readouterr()
     logits, labels = dev_logits(tmp_path / "teacher", SINGLE)
-
     assert captured == ("", "")
     assert result.metrics["accuracy"] == np.mean(logits.argmax(1) == np.array(labels).astype(int))
     assert result.metrics["accuracy"] > 0.9
@@ -103,7 +102,6 @@ def test_every_parameter_is_trained(tmp_path, pretrained, from_folder):
     settings = TeacherSettings(**({"config": TINY, "model": "config", "max_length": 24} | model))
     encoder = prepare_encoder(settings, SINGLE, [table(SINGLE, 96)["sentence"]], QuietReporter())
     before, after = encoder.build(5).state_dict(), weights(tmp_path / "teacher")
-
     assert before.keys() == after.keys()
     assert [name for name in before if torch.equal(before[name], after[name])] == []
     assert result.parameters == sum(value.numel() for value in after.values())
@@ -134,7 +132,6 @@ def test_grid_keeps_the_best_rate_and_goes_on_where_it_stopped(tmp_path):
     notes = Notes()
     result = fit(tmp_path / "teacher", lr=(1e-6, 1e-2), epochs=4, reporter=notes)
     single = fit(tmp_path / "single", lr=1e-2, epochs=4)
-
     assert notes.updates == 18, "the first rate was finished, and an epoch of the second one too"
     assert result.lr == 1e-2
     assert result.grid == {"1e-06": result.grid["1e-06"], "0.01": single.metrics["accuracy"]}
@@ -142,7 +139,7 @@ def test_grid_keeps_the_best_rate_and_goes_on_where_it_stopped(tmp_path):
     assert (tmp_path / "teacher/model.safetensors").read_bytes() == (tmp_path / "single/model.safetensors").read_bytes()
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_best_model(tmp_path, monkeypatch):
+def test_a_loss_that_is_no_number_stops_and_keeps_the_best_model(tmp_path, monkeypatch, notes):
     fit(tmp_path / "one", epochs=1, warmup=0.0)
     step = ByLengthTrainer.training_step
 
@@ -151,7 +148,6 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_best_model(tmp_path, monke
         return loss * torch.nan if self.state.global_step >= 7 else loss
 
     monkeypatch.setattr(ByLengthTrainer, "training_step", broken)
-    notes = Notes()
     result = fit(tmp_path / "teacher", epochs=4, warmup=0.0, reporter=notes)
     assert (result.best_epoch, result.updates) == (1, 6)
     assert "update 10" in notes.warnings[0]
@@ -168,8 +164,7 @@ def test_a_rate_that_breaks_down_at_once_is_an_error_unless_another_holds(tmp_pa
     assert result.grid["1e+30"] is None and result.lr == 1e-2
 
 
-def test_limits_and_the_rows_that_are_drawn_at_random_by_the_seed(tmp_path, monkeypatch):
-    notes = Notes()
+def test_limits_and_the_rows_that_are_drawn_at_random_by_the_seed(tmp_path, monkeypatch, notes):
     result = fit(tmp_path / "teacher", max_steps=4, max_rows=33, max_length=99, reporter=notes)
     assert result.updates == 4
     assert result.epochs == pytest.approx(4 / 3)
@@ -223,28 +218,20 @@ def test_tokenizer_from_the_training_texts_pads_the_rows():
     settings = TeacherSettings(model="config", config=TINY, vocab_size=60, max_length=32)
     tokenizer = prepare_encoder(settings, PAIR, texts, QuietReporter()).tokenizer
     ids = tokenizer("A [MASK] film ##m", "Great!")
-
     assert len(tokenizer) <= 60
     pieces = ["[CLS]", "a", "[MASK]", "film", "[UNK]", "[UNK]", "m", "[SEP]", "great", "[UNK]", "[SEP]"]
     assert tokenizer.convert_ids_to_tokens(ids["input_ids"]) == pieces
     assert ids["token_type_ids"] == [0] * 8 + [1] * 3
     assert (tokenizer.pad_token_id, tokenizer.mask_token) == (0, "[MASK]")
-    for _ in range(3):
-        assert prepare_encoder(settings, PAIR, texts, QuietReporter()).tokenizer.get_vocab() == tokenizer.get_vocab()
+    assert prepare_encoder(settings, PAIR, texts, QuietReporter()).tokenizer.get_vocab() == tokenizer.get_vocab()
     texts = table(PAIR, 30)
     columns = [texts["sentence1"], texts["sentence2"]]
     settings = TeacherSettings(model="config", config=TINY, max_length=12)
     encoder = prepare_encoder(settings, PAIR, columns, QuietReporter())
     rows = encoder.encode(texts.select(PAIR.columns), np.arange(30), QuietReporter())
     chosen = [4, 1, 17]
-    expected = encoder.tokenizer(
-        [column[row] for row in chosen for column in columns[:1]],
-        [column[row] for row in chosen for column in columns[1:]],
-        truncation=True,
-        max_length=12,
-        padding=True,
-        return_tensors="pt",
-    )
+    how = {"truncation": True, "max_length": 12, "padding": True, "return_tensors": "pt"}
+    expected = encoder.tokenizer(*([column[row] for row in chosen] for column in columns), **how)
     batch = rows.batch(chosen)
     assert batch.keys() == {*expected.keys(), "labels"}
     assert all(torch.equal(batch[name], expected[name]) for name in expected)

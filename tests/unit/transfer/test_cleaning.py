@@ -12,17 +12,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from kdcli.api import Task
 from kdcli.errors import DataError
 from kdcli.transfer import cleaning
-from kdcli.transfer.cleaning import (
-    clean,
-    hashes,
-    keys,
-    mix,
-    new_texts,
-    one_line,
-    plain,
-    spaced,
-    split_pairs,
-)
+from kdcli.transfer.cleaning import clean, hashes, keys, mix, new_texts, one_line, plain, spaced, split_pairs
 
 ODD = st.sampled_from(list(" \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u1680\u2003\u2028\u2029\u3000\ufeff\x00\x1b\x7f\x80\x9fab"))
 TEXTS = st.one_of(st.text(max_size=20), st.text(ODD, max_size=12))

@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import polars as pl
 import pytest
-from notes import Notes
 from raising import raising
 
 from kdcli.api import Corpus, Part, Samples, Task
@@ -159,8 +158,7 @@ def corpus_of(folder, splits, task=TASK, labels=()):
     return result, read_corpus(folder / "cache.parquet", task)
 
 
-def test_texts_by_split_without_the_blank_ones(tmp_path):
-    notes = Notes()
+def test_texts_by_split_without_the_blank_ones(tmp_path, notes):
     result = cache(splits=ALL, task=TASK, output=tmp_path / "cache.parquet", reporter=notes)
     assert pl.read_parquet(tmp_path / "cache.parquet").columns == ["text", "split"]
     assert result == CacheResult(train=3, dev=2, test=2, blank=2, characters=59, words=15)

@@ -2,7 +2,6 @@ from collections import Counter
 
 import polars as pl
 import pytest
-from notes import Notes
 from raising import raising
 
 from kdcli.api import QuietReporter, Task
@@ -133,11 +132,10 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatc
         ({"held_out": []}, ""),
     ],
 )
-def test_parts_of_other_settings_are_not_used(tmp_path, monkeypatch, changes, why):
+def test_parts_of_other_settings_are_not_used(tmp_path, monkeypatch, changes, why, notes):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop(patch, "MakePart", 3)
         run(tmp_path / "set.tsv")
-    notes = Notes()
     run(tmp_path / "set.tsv", reporter=notes, **changes)
     assert len(notes.warnings) == bool(why) and all(message.startswith(why) for message in notes.warnings)
     run(tmp_path / "other.tsv", **changes)
@@ -158,9 +156,7 @@ def test_texts_of_no_and_of_very_many_words_and_no_iterations(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "text"), [("set.tsv", "a\tb"), ("set.txt", "a")])
-def test_what_the_table_cannot_hold_is_an_error_before_the_work_and_the_old_table_stays(
-    tmp_path, monkeypatch, name, text
-):
+def test_what_the_table_cannot_hold_is_an_error_before_the_work(tmp_path, monkeypatch, name, text):
     monkeypatch.setattr(lite, "tag", None)
     (tmp_path / name).write_text("old\n")
     with pytest.raises(DataError):
@@ -178,9 +174,8 @@ def test_missing_data_of_a_tagger_comes_through_the_processes(tmp_path, make_plu
 
 def test_unigrams_are_the_words_of_each_tag_in_all_parts_and_columns(tmp_path):
     texts = pl.DataFrame({"sentence1": TEXTS, "sentence2": ["the end"] * 42})
-    words, unigrams = lite.tag(
-        tmp_path, texts, LiteSettings(tagger="pattern", workers=1), LocalEngine(), QuietReporter()
-    )
+    settings = LiteSettings(tagger="pattern", workers=1)
+    words, unigrams = lite.tag(tmp_path, texts, settings, LocalEngine(), QuietReporter())
     tagged, counts = pl.read_parquet(words), pl.read_parquet(unigrams)
     assert Counter(tagged.select("tag", "word").rows()) == {(tag, word): n for tag, word, n in counts.rows()}
     assert counts.select("tag", "word").rows() == sorted(counts.select("tag", "word").rows())

@@ -115,28 +115,20 @@ def test_texts_without_words(rewritten, rules):
 
 
 def test_white_space_between_words_is_kept_and_the_ends_are_stripped():
-    words = TaggedWords(
-        offsets=np.array([0, 4]),
-        words=np.arange(4),
-        gaps=np.array([0, 1, 2, 1]),
-        tags=np.zeros(4, np.int64),
-        vocabulary=pl.Series(["Do", "n't", "go", "\u00e9"]),
-        spaces=["", "  ", "\t"],
-        tag_names=["X"],
-    )
+    vocabulary, spaces = pl.Series(["Do", "n't", "go", "\u00e9"]), ["", "  ", "\t"]
+    gaps, tags = np.array([0, 1, 2, 1]), np.zeros(4, np.int64)
+    words = TaggedWords(np.array([0, 4]), np.arange(4), gaps, tags, vocabulary, spaces, ["X"])
     unigrams = unigrams_of([["go/X"]])
     whole = Rewriter(words, unigrams, NOTHING).rewrite(np.array([0]), np.array([True]), np.random.default_rng(1))
     assert whole.texts.to_list() == ["Don't  go\t\u00e9"]
-    cut = Rewriter(words, unigrams, Rules(0, 0, 1, 2, 2)).rewrite(
-        np.zeros(50, int), np.ones(50, bool), np.random.default_rng(1)
-    )
+    often = np.zeros(50, int), np.ones(50, bool)
+    cut = Rewriter(words, unigrams, Rules(0, 0, 1, 2, 2)).rewrite(*often, np.random.default_rng(1))
     assert set(cut.texts.to_list()) == {"Don't", "n't  go", "go\t\u00e9"}
 
 
 def test_draws_from_the_distribution_of_the_tag():
-    drawer = Unigrams(
-        counts([("DT", "a", 30), ("DT", "the", 70), ("NN", "film", 5), ("NN", "plot", 3), ("NN", "zoo", 2)])
-    )
+    nouns = [("NN", "film", 5), ("NN", "plot", 3), ("NN", "zoo", 2)]
+    drawer = Unigrams(counts([("DT", "a", 30), ("DT", "the", 70), *nouns]))
     tags = np.tile([1, 0], 20_000)
     drawn = drawer.words.to_numpy()[drawer.draw(tags, ["DT", "NN"], np.random.default_rng(7).random(40_000))]
     for tag, expected in ((0, {"a": 0.3, "the": 0.7}), (1, {"film": 0.5, "plot": 0.3, "zoo": 0.2})):

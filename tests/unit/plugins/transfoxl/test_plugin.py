@@ -38,6 +38,10 @@ def fine_tune(folder, notes, corpus=CORPUS, min_freq=2, **settings):
     return kd_transfoxl.fine_tune(corpus, folder, settings_of(kind=corpus.kind, **settings), notes)
 
 
+def load(folder, notes, **settings):
+    return kd_transfoxl.load(folder, settings_of(**settings), notes)
+
+
 def drawn(sampler, count=60, corpus=CORPUS):
     prefixes = json.loads(json.dumps(sampler.prefixes(corpus)))
     found = sampler.sample(prefixes, Part(0, count, 1))
@@ -57,14 +61,13 @@ def test_it_learns_from_scratch_loads_with_the_same_numbers_and_starts_with_what
     assert before.scores[-1] < 0.7 * before.scores[0] and before.warnings == []
     assert {"dev_bits_per_character", "dev_word_perplexity", "test_bits_per_character"} <= set(result)
     assert {"model.safetensors", "config.json", "vocab.txt"} <= {path.name for path in folder.iterdir()}
-    sampler = kd_transfoxl.load(folder, settings_of(), notes)
+    sampler = load(folder, notes)
     bits = sampler.bits(CORPUS.dev).sum() / sum(map(len, CORPUS.dev))
     assert bits == pytest.approx(result["dev_bits_per_character"], rel=1e-5)
     found = drawn(sampler)
-    assert found == drawn(kd_transfoxl.load(folder, settings_of(rows=3), notes)) and len(set(found.texts)) > 5
-    half = kd_transfoxl.load(folder, settings_of(precision="bf16"), notes)
+    assert found == drawn(load(folder, notes, rows=3)) and len(set(found.texts)) > 5
+    half = load(folder, notes, precision="bf16")
     assert half.bits(CORPUS.dev).sum() == pytest.approx(sampler.bits(CORPUS.dev).sum(), rel=0.02)
-    sampler = kd_transfoxl.load(learned[0], settings_of(), notes)
     with pytest.raises(DataError, match="no training text starts with a token that the model knows"):
         sampler.prefixes(Corpus("single", ["", "zebra is bad"], ["a"]))
     assert sampler.bits(["", "zebra"]).shape == (2,)
@@ -89,7 +92,7 @@ def test_unknown_words_are_no_prefix_and_are_never_drawn(tmp_path, notes, how):
     rare = Corpus("single", [text.replace("zz", f"z{n}").replace("yy", f"y{n}") for n, text in enumerate(often.train)],
                   often.dev)  # fmt: skip
     fine_tune(tmp_path / "model", notes, rare, epochs=6, min_freq=3)
-    sampler = kd_transfoxl.load(tmp_path / "model", settings_of(**how), notes)
+    sampler = load(tmp_path / "model", notes, **how)
     prefixes = sampler.prefixes(rare)
     assert sorted(prefixes["texts"]) == ["a", "the"] and sum(prefixes["counts"]) == 16
     assert any("outside the vocabulary" in info for info in notes.infos)
@@ -123,7 +126,7 @@ def test_a_folder_of_the_published_form(tmp_path, notes):
     assert all(torch.equal(weights[name], tensor) for name, tensor in published.items() if name in weights)
     result = fine_tune(tmp_path / "model", notes, corpus, model=str(folder), epochs=8)
     assert notes.scores[-1] < notes.scores[0] and result["vocabulary"] == 301
-    sampler = kd_transfoxl.load(tmp_path / "model", settings_of(), notes)
+    sampler = load(tmp_path / "model", notes)
     assert sampler.tokenizer.words == "moses" and sampler.model.config.same_length
     assert drawn(sampler, 40, corpus).texts
     assert sampler.bits(corpus.dev).sum() / 5 == pytest.approx(result["dev_bits_per_character"], rel=1e-5)
@@ -140,12 +143,6 @@ def test_what_was_trained_from_scratch_is_fine_tuned_on_other_texts(tmp_path, le
 
 COUNTED = ["a good film about a dog", "the plot is very dull", "rare fun", "it was bad", "the dog is good"] * 4
 FEW = Corpus("single", COUNTED, ["the plot is very dull"])
-
-
-def sampler(folder, notes):
-    return kd_transfoxl.load(
-        folder, GeneratorSettings(Options(), "single", seed=1, device="cpu", precision="fp32"), notes
-    )
 
 
 def test_options_are_the_papers_and_those_of_earlier_versions_and_some_make_no_model(notes):
@@ -180,7 +177,7 @@ def test_no_memory_and_another_kind_of_model(tmp_path, notes):
 def test_a_vocabulary_that_is_another_models(tmp_path, notes):
     folder = copied(tmp_path / "wt103", "vocab.*")
     (folder / "vocab.txt").write_text("<eos>\n<unk>\na\n")
-    for attempt in (lambda: prepare(Options(model=str(folder)), FEW, notes), lambda: sampler(folder, notes)):
+    for attempt in (lambda: prepare(Options(model=str(folder)), FEW, notes), lambda: load(folder, notes)):
         with pytest.raises(DataError, match="it has 3 words, the model knows 301"):
             attempt()
 
@@ -191,4 +188,4 @@ def test_probabilities_that_are_no_numbers(tmp_path, notes):
     weights["transformer.layers.1.dec_attn.r_net.weight"][0, 0] = np.nan
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(DataError, match=r"its probabilities are not finite in torch.float32"):
-        sampler(folder, notes)
+        load(folder, notes)

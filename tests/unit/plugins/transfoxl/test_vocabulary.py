@@ -1,11 +1,9 @@
-import contextlib
-import functools
 import io
 import os
 import pickle
-import re
 import shutil
 from collections import Counter, OrderedDict
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,8 +29,7 @@ FORMS = {
 def test_every_published_form_is_read(tmp_path, form):
     shutil.copy(REFERENCE / form, tmp_path / FORMS[form])
     words, lower_case = read_vocabulary(tmp_path)
-    assert list(words) == PUBLISHED
-    assert len(words) == 301
+    assert list(words) == PUBLISHED and len(words) == 301
     assert not lower_case
 
 
@@ -55,10 +52,8 @@ def write(folder, **changed):
     ],
 )
 def test_a_pickle_without_a_vocabulary(tmp_path, changed, what):
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, what=what, file=tmp_path / "vocab.pkl"):
         read_vocabulary(write(tmp_path, **changed))
-    assert caught.value.what.startswith(what)
-    assert caught.value.file == str(tmp_path / "vocab.pkl")
 
 
 @pytest.mark.parametrize(
@@ -73,10 +68,8 @@ def test_a_pickle_without_a_vocabulary(tmp_path, changed, what):
 )
 def test_a_broken_text_file(tmp_path, text, what, row):
     (tmp_path / "vocab.txt").write_bytes(text)
-    with pytest.raises(DataError) as caught:
+    with raising(DataError, what=what, file=tmp_path / "vocab.txt", row=row):
         read_vocabulary(tmp_path)
-    assert caught.value.what.startswith(what)
-    assert (caught.value.file, caught.value.row) == (str(tmp_path / "vocab.txt"), row)
 
 
 def test_a_folder_without_a_vocabulary_with_something_else_or_with_plain_text_which_comes_first(tmp_path):
@@ -115,16 +108,13 @@ class Runs:
         return self.call
 
 
-def legacy(value):
+def archive(value, zipped=True):
     stream = io.BytesIO()
-    torch.save(value, stream, _use_new_zipfile_serialization=False)
+    torch.save(value, stream, _use_new_zipfile_serialization=zipped)
     return stream.getvalue()
 
 
-def archive(value):
-    stream = io.BytesIO()
-    torch.save(value, stream)
-    return stream.getvalue()
+legacy = partial(archive, zipped=False)
 
 
 def read(tmp_path, data):
@@ -133,16 +123,13 @@ def read(tmp_path, data):
     return unpickle(path)
 
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_pickled_vocabulary_is_read(tmp_path, protocol):
-    assert read(tmp_path, pickle.dumps(VOCABULARY, protocol)) == VOCABULARY
+PROTOCOLS = [partial(pickle.dumps, protocol=number) for number in range(pickle.HIGHEST_PROTOCOL + 1)]
 
 
-@pytest.mark.parametrize("save", [legacy, archive])
-def test_what_torch_saved_is_read(tmp_path, save):
+@pytest.mark.parametrize("save", [*PROTOCOLS, legacy, archive])
+def test_what_was_saved_is_read(tmp_path, save):
     found = read(tmp_path, save(VOCABULARY))
-    assert found == VOCABULARY
-    assert list(found["sym2idx"]) == ["<eos>", "the", "ä"]
+    assert found == VOCABULARY and list(found["sym2idx"]) == ["<eos>", "the", "ä"]
 
 
 ATTACKS = {
@@ -153,37 +140,19 @@ ATTACKS = {
         torch.storage._load_from_bytes, pickle.dumps(Runs(os.mkdir, str(marker)))
     ),
 }
-PLACES = {
-    "all of it": lambda attack: attack,
-    "a value": lambda attack: {**VOCABULARY, "max_size": attack},
-    "a word": lambda attack: {**VOCABULARY, "idx2sym": ["the", attack]},
-    "a count": lambda attack: {"counter": Counter({"a": attack})},
-}
 PICKLED = {"pickle": pickle.dumps, "legacy": legacy, "archive": archive}
 
 
-def leaves_mark(data, marker):
-    """Read data as transformers did; tell whether it was harmful."""
-    for load in (pickle.load, functools.partial(torch.load, weights_only=False)):
-        with contextlib.suppress(Exception):  # they are missing their words, when the harm is done
-            load(io.BytesIO(data))
-    return marker.exists()
-
-
 @pytest.mark.parametrize("form", PICKLED)
-@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", ATTACKS)
-def test_nothing_is_run(tmp_path, name, place, form):
+def test_nothing_is_run(tmp_path, name, form):
     marker = tmp_path / "was here"
-    data = PICKLED[form](PLACES[place](ATTACKS[name](marker)))
-    with pytest.raises(DataError) as caught:
-        read(tmp_path, data)
-    assert not marker.exists()
+    data = PICKLED[form]({**VOCABULARY, "idx2sym": ["the", ATTACKS[name](marker)]})
     # Python 2, whose names torch writes, had other modules.
     asked = name if form == "pickle" else rf"\S+\.{name.rpartition('.')[2]}"
-    assert re.fullmatch(rf"the vocabulary cannot be read: it holds a {asked}", caught.value.what)
-    assert caught.value.file == str(tmp_path / "vocab.bin")
-    assert leaves_mark(data, marker), "the attack is none"
+    with raising(DataError, f"the vocabulary cannot be read: it holds a {asked} ", file=tmp_path / "vocab.bin"):
+        read(tmp_path, data)
+    assert not marker.exists()
 
 
 def test_what_stands_before_the_vocabulary_or_is_asked_for_by_opcodes_of_old_is_not_run(tmp_path):
@@ -194,13 +163,9 @@ def test_what_stands_before_the_vocabulary_or_is_asked_for_by_opcodes_of_old_is_
     assert whole.startswith(number)
     with pytest.raises(DataError, match=r"holds a posix\.mkdir"):
         read(tmp_path, number + pickle.dumps(Runs(os.mkdir, str(marker))) + whole[len(number) :])
-    assert not marker.exists()
-    marker = tmp_path / "was here"
-    data = f"(S'{marker}'\nios\nmkdir\n.".encode()
     with pytest.raises(DataError, match=r"holds a os\.mkdir"):
-        read(tmp_path, data)
+        read(tmp_path, f"(S'{marker}'\nios\nmkdir\n.".encode())
     assert not marker.exists()
-    assert leaves_mark(data, marker)
 
 
 def set_attribute(name):
@@ -208,15 +173,12 @@ def set_attribute(name):
     return b"\x80\x02c" + name.encode() + b"\n(N}X\x06\x00\x00\x00updateK\x01stb."
 
 
-def test_the_types_of_the_process_stay_what_they_are(tmp_path, monkeypatch):
+def test_the_types_of_the_process_stay_what_they_are(tmp_path):
     before = Counter.update
     for name in ("collections\nCounter", "collections\nOrderedDict", "tokenizers\nAddedToken"):
         with pytest.raises(DataError, match="cannot be read"):
             read(tmp_path, set_attribute(name))
     assert Counter.update is before
-    monkeypatch.setattr(Counter, "update", before)  # undone after what comes
-    pickle.loads(set_attribute("collections\nCounter"))
-    assert Counter.update == 1, "the attack is none"
 
 
 def test_tensors_are_no_words_and_objects_that_are_not_needed_are_not_made(tmp_path):
@@ -224,8 +186,6 @@ def test_tensors_are_no_words_and_objects_that_are_not_needed_are_not_made(tmp_p
         with pytest.raises(DataError, match=r"holds a tensor|holds a torch\.\S+"):
             read(tmp_path, save({"sym2idx": torch.zeros(3)}))
     data = b"\x80\x02}X\x01\x00\x00\x00pcre\n_compile\nX\x01\x00\x00\x00(K\x00\x86Rs."
-    with pytest.raises(re.error, match="unterminated"):
-        pickle.loads(data)
     assert set(read(tmp_path, data)) == {"p"}
 
 
