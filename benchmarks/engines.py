@@ -108,10 +108,8 @@ def measure(work: str, way: str, folder: Path) -> dict[str, float]:
             transfer=folder / "texts.parquet", teacher=source, task=task, output=output, engine=engine, **more
         )
     seconds = time.perf_counter() - started
+    engine.stop()
     if cluster:
-        import ray
-
-        ray.shutdown()
         cluster.shutdown()
     return {"start": started - began, "rate": len(texts) / seconds}
 

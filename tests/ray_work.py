@@ -113,6 +113,7 @@ def main(folder: Path, address: str = "") -> None:
     for kind in ("exit", "die", "die once", "kd", "several", "error"):
         found[kind] = failed(folder, engine, kind)
     found["shown"] = engine.shown
+    engine.stop()
     print(json.dumps(found))  # noqa: T201
 
 

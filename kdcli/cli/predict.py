@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -93,7 +94,7 @@ def predict(
         from kdcli.evaluate.submission import begun_files, predict_glue, submission_files
 
         outputs, begun = list(submission_files(settings.task, glue)), begun_files(glue)
-    with ui.reporting("predict") as reporter:
+    with ui.reporting("predict") as reporter, ExitStack() as ending:
         if request.student is not None:
             loaded = open_student(request.student, settings.device if settings else "auto")
             if defer:
@@ -115,6 +116,8 @@ def predict(
             loaded.warn(reporter)
             return
         engine = engine_of(settings) if settings and not loaded.is_remote else None
+        if engine is not None:
+            ending.callback(engine.stop)
         how: dict[str, Any] = {"resume": request.resume == "auto", "engine": engine, "reporter": reporter}
         how |= {"origin": loaded.origin()}
         if glue is not None and table is not None:

@@ -109,6 +109,9 @@ class LocalEngine:
     def start(self) -> None:
         """Make sure that it can work."""
 
+    def stop(self) -> None:
+        """End what ``start`` began."""
+
     def device(self, own: str) -> str:
         """Return the device that parts are made on, where the one of this process is ``own``."""
         return own

@@ -71,7 +71,7 @@ class _Queue:
 
 @dataclass
 class RayEngine:
-    """Makes parts on a cluster: that of the address, one that is there, or a local one, which ends with the process."""
+    """Makes parts on a cluster: that of the address, one that is there, or a local one for as long as this runs."""
 
     address: str = ""
     wanted: str = "auto"  # the device that the settings name
@@ -79,6 +79,7 @@ class RayEngine:
     _actors: dict[Any, dict[Any, int | None]] = field(default_factory=dict)  # the part of each call; None: its start
     _kind: str = "CPU"  # of the actors: a core or a GPU each
     _failed_starts: int = 0
+    _ours: bool = False
 
     def start(self) -> None:
         """Connect to the cluster; a ``MissingError`` if Ray is not installed, or the cluster does not answer."""
@@ -97,8 +98,17 @@ class RayEngine:
             ray.init(address or None, include_dashboard=False, log_to_driver=False, logging_level="error")
         except (Exception, SystemExit) as error:  # Ray ends the process where a cluster does not answer
             raise _silent(address or "this machine", shown(error)) from error
+        self._ours = True
         if current_thread() is main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray's ends a process like an error
+
+    def stop(self) -> None:
+        """Leave the cluster; a local one ends. What Ray still has to say comes now, and not after the result."""
+        if self._ours:
+            import ray
+
+            ray.shutdown()
+            self._ours = False
 
     @property
     def width(self) -> int:

@@ -115,6 +115,7 @@ def run_stages(
     if options.dry_run:
         return would_run(steps, lock, force=options.force)
     with ExitStack() as stack:
+        stack.callback(run.engine.stop)
         if is_main_process() and not all(step.alone for step in steps):
             stack.enter_context(alone(root, ALONE, inside=True))
             reporter = stack.enter_context(tracking(trackers, root, profile.name, device, reporter))
