@@ -234,7 +234,7 @@ class Settings(Table):
     seed: Annotated[Count, Flag("Machine", "N")] = 1
     """Seed of every random draw."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$"), Flag("Machine", _DEVICES)] = "auto"
-    """Where to compute; `auto` takes a GPU where there is one."""
+    """Where to compute: auto, cpu, cuda, cuda:N or mps; `auto` takes a GPU where there is one."""
     precision: Annotated[Literal["fp32", "bf16", "fp16"], Flag("Machine")] = "fp32"
     """Arithmetic of the teacher and of the generator; the student trains in fp32."""
     engine: Annotated[Literal["local", "ray"], Flag("Machine")] = "local"

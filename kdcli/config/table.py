@@ -149,7 +149,9 @@ def _wrong(key: str, findings: Sequence[Mapping[str, Any]], field: FieldInfo | N
     texts = []
     for finding in findings:
         text = re.sub("^(Value error, |Input |String )", "", finding["msg"])
-        if finding["type"] != "value_error":
+        if finding["type"] == "string_pattern_mismatch":  # the description, which is the hint, says it in words
+            text = "is no value of this setting"
+        elif finding["type"] != "value_error":
             text = text.partition(",")[0].replace("valid tuple", "list")
             text = re.sub(r"valid dictionary( or instance of \w+)?", "table", text)
         texts.append(text)

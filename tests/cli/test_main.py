@@ -107,14 +107,14 @@ def test_help_of_every_command_ends_with_an_example_that_parses():
 @pytest.mark.parametrize(
     ("line", "hint"),
     [
-        ("student --kd-loss mes", "did you mean mse?"),
-        ("student --seed one", "seed: Seed of every random draw."),
-        ("transfer lite --p-mask 0.9 --p-pos 0.2", "`kd profile show base` explains every key"),
-        ("run-all --device tpu", "device: Where to compute; `auto` takes a GPU where there is one."),
+        ("student --kd-loss mes", "did you mean mse?\n"),
+        ("student --seed one", "seed: Seed of every random draw.\n"),
+        ("transfer lite --p-mask 0.9 --p-pos 0.2", "`kd profile show base` explains every key\n"),
+        ("run-all --device tpu", "device: Where to compute: auto, cpu, cuda, cuda:N or mps; `auto` takes a GPU"),
     ],
 )
 def test_a_wrong_value_of_a_setting_s_option_is_a_usage_error(line, hint, kd):
-    kd.says(2, f"\nhint: {hint}\n", *line.split(), "--dry-run")
+    kd.says(2, f"\nhint: {hint}", *line.split(), "--dry-run")
 
 
 def test_flags_of_a_generator_are_its_own_options(tmp_path, kd, monkeypatch):
