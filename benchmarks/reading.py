@@ -108,7 +108,7 @@ def show(title: str, measured: dict[str, list[tuple[float, float, float]]]) -> N
 
 def summary(report: dict[str, Any]) -> dict[str, Any]:
     """Return the part of the report of `kd data check` that the loops find, too."""
-    train, overlap = report["tables"][0], report["overlaps"][0]["found"]
+    train, overlap = report["tables"][0], report["overlaps"][0]
     return {
         "rows": train["rows"],
         "labels": {label["label"]: label["count"] for label in train["labels"]["known"]},
