@@ -262,8 +262,8 @@ def _plan(
         }
     )
     derive.check_labels(columns, task, first, reporter)
-    layouts = [detect(file, how, task) for file in files]  # by the names of the columns in the first table
-    labelled = bool(columns.label or (request.label_col != "none" and layouts[0].sets))
+    layouts = {file: detect(file, how, task) for file in files}  # by the names of the columns in the first table
+    labelled = bool(columns.label or (request.label_col != "none" and layouts[first].sets))
     speeds = None
     if (request.minutes or options.dry_run) and not (options.dry_run and source.is_remote):  # which would be asked
         sample = first_texts(first, how, task, derive.FEW)

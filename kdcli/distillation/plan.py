@@ -43,7 +43,6 @@ _VECTORS, _LEAST_WORDS = 0.1, 2_000
 """The share of the time for the vectors of the vocabulary, and its fewest words."""
 _WORDS_A_ROW = 2  # words beyond so many a row would take more time for their vectors than they are worth
 _EVALUATIONS = 20
-_CHOICE = 1  # the time to choose a text in rounds, in training rows of the student
 _BATCHES = 16  # updates by which the student's speed is measured
 _START = 20.0  # seconds of a run that do not depend on the texts: imports, TF-IDF, the report
 _MEASURED, _LEAST_MEASURED = 0.02, 2.0
@@ -123,7 +122,8 @@ def make_plan(
     """
     student, made, epochs = settings.student, limits.n_iter, settings.student.epochs
     words, batch = student.max_size, student.batch_size
-    choice = _CHOICE * speeds.row if speeds and settings.transfer.choose == "entropy" else 0.0
+    # A text is chosen in about the time of a training row.
+    choice = speeds.row if speeds and settings.transfer.choose == "entropy" else 0.0
     if not (limits.minutes and speeds):
         train = texts - sum(held_out(texts))
         made = min(limits.most_iter(texts), ceil(ENOUGH / train) - 1) if made is None else made

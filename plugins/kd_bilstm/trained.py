@@ -139,6 +139,7 @@ class FoldedBiRNN:
         with self.cores.taken():
             longest = max(column.shape[1] for column in words)
             stacked = np.concatenate([np.pad(column, ((0, 0), (0, longest - column.shape[1]))) for column in words])
+            self.cores.each(self.words.fill, self.words.missing(stacked))
             encode = self._encode if len(stacked) > FEW else self._encode_few
             states = np.split(encode(stacked, np.concatenate(lengths).astype(np.intp)), len(words))
             blocks = [[part[begin : begin + ROWS] for part in states] for begin in range(0, len(states[0]), ROWS)]
@@ -146,8 +147,6 @@ class FoldedBiRNN:
 
     def _encode_few(self, ids: Ints, lengths: Places) -> Floats:
         """Return what ``_encode`` does. Texts share nothing, but both directions of all of them take a step at once."""
-        for block in self.words.missing(ids):
-            self.words.fill(block)
         texts, time = np.arange(len(ids)), np.arange(ids.shape[1])[:, None]
         back = np.maximum(lengths - 1 - time, 0)  # [time, texts], the places of the words read from the end
         states = self._steps(self.layers[0], self.words.table[:, ids.T], back)
@@ -156,9 +155,8 @@ class FoldedBiRNN:
             inputs = layer.input_part(below.reshape(back.size, -1))
             states = self._steps(layer, inputs.reshape(2, *back.shape, -1), back)
         if self.by_maximum:
-            pooled: Floats = states.max(axis=0, initial=-np.inf, where=(time < lengths)[:, None, :, None]).swapaxes(
-                0, 1
-            )
+            inside = (time < lengths)[:, None, :, None]
+            pooled: Floats = states.max(axis=0, initial=-np.inf, where=inside).swapaxes(0, 1)
         else:
             pooled = states[lengths - 1, :, texts]
         return pooled.reshape(len(ids), -1)
@@ -183,7 +181,6 @@ class FoldedBiRNN:
 
     def _encode(self, ids: Ints, lengths: Places) -> Floats:
         """Return the pooled states of texts ``[texts, time]``, ``[texts, 2 * hidden]``."""
-        self.cores.each(self.words.fill, self.words.missing(ids))
         pooled = np.empty((len(ids), 2, self.hidden), np.float32)
 
         def encode(job: tuple[Places, tuple[int, ...]]) -> None:
