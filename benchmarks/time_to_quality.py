@@ -2,13 +2,16 @@
 
     python benchmarks/time_to_quality.py --old PYTHON --joined LITE/join/joined.parquet --held-out film.parquet \
         --encoder ENCODER --teacher TEACHER --output curves.png
+    python benchmarks/time_to_quality.py --profile qqp --passes 3 2 --joined QQP/join/joined.parquet ... \
+        --set task.metric=accuracy --set students.bilstm.hidden=150 --set students.bilstm.pooling=max
 
-Both builds train at the same time, each with one thread, on the same joined set. What a build takes for its dev set are
-held-out texts with the teacher's own answers for labels, so that its curve of accuracy on dev is its agreement with
-the teacher. `--old` is the interpreter of the older build's environment (commit 2f9cafd), which trains by its recipe:
-three passes, vectors of the encoder that the teacher was made from. This build makes one pass by the profile sst2.
-`--held-out` is a table of texts, from which `--rows` are taken. The time is that of each process, from its start (with
-vocabulary and vectors) and of the training alone, which is counted back from its first two evaluations.
+Both builds train at the same time, each with one thread, on the same joined set of texts or pairs. What a build takes
+for its dev set are held-out texts with the teacher's own answers for labels, so that its curve of accuracy on dev is
+its agreement with the teacher. `--old` is the interpreter of the older build's environment (commit 2f9cafd), which
+trains by its recipe: three passes, vectors of the encoder that the teacher was made from. This build makes one pass by
+the recipe of the profile sst2. `--held-out` is a table of texts, from which `--rows` are taken; `--set` is for both.
+The time is that of each process, from its start (with vocabulary and vectors) and of the training alone, which is
+counted back from its first two evaluations.
 """
 
 from __future__ import annotations
@@ -31,50 +34,62 @@ from kdcli.teacher.model import TeacherSource
 
 EVALUATIONS = 12
 BATCH = 256
-OLD_PASSES, NEW_PASSES = 3, 1
 # What the older build's results were made with (its benchmarks/results/sst2/README.md).
-OLD = ["optimizer=adam", "lr=0.002", "decay=linear", "batch_size=256"]
+OLD = ["optimizer=adam", "lr=0.002", "decay=linear", f"batch_size={BATCH}"]
+# The recipe of the profile sst2, for profiles that have another.
+NEW = [*OLD, "ema=0.995", "patience=0", "word_pieces=true", "max_size=30000"]
 Curve = list[tuple[int, float, float]]  # updates, seconds of the processor, agreement
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--old", required=True, help="the Python of the older build's environment")
-    parser.add_argument("--joined", type=Path, required=True, help="a joined set of single texts with two labels")
+    parser.add_argument("--joined", type=Path, required=True, help="a joined set")
     parser.add_argument("--held-out", type=Path, required=True, help="a table of texts that are not in it")
     parser.add_argument("--encoder", required=True, help="the folder of the encoder before its fine-tuning")
     parser.add_argument("--teacher", required=True, help="the folder of the teacher")
     parser.add_argument("--rows", type=int, default=5_000, help="how many of the held-out texts")
+    parser.add_argument("--profile", default="sst2", help="the task, a profile of both builds")
+    parser.add_argument("--passes", type=int, nargs=2, default=(3, 1), help="of the older build and of this one")
+    parser.add_argument("--set", action="append", default=[], help="a further setting of both builds")
     parser.add_argument("--most", type=int, default=0, help="the most rows of the joined set, for a trial")
     parser.add_argument("--output", type=Path, help="a picture of the curves")
     given = parser.parse_args()
     print(describe())
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        joined = pl.read_parquet(given.joined, columns=["sentence", "label", "logits_0", "logits_1"])
+        task = task_from(load_profile(given.profile).settings.task)
+        joined = pl.scan_parquet(given.joined).select(*task.columns, "label", "^logits_.*$").collect()
         joined = joined.head(given.most) if given.most else joined
         joined.write_csv(folder / "joined.tsv", separator="\t", quote_style="never")
-        held_out = pl.read_parquet(given.held_out).head(given.rows)["sentence"]
-        teacher = TeacherSource(given.teacher).load(task_from(load_profile("sst2").settings.task))
-        answers = teacher.logits([held_out.to_list()]).argmax(1)
-        dev = pl.DataFrame({"sentence": held_out, "label": answers})
+        dev = pl.read_parquet(given.held_out, columns=task.columns).head(given.rows)
+        teacher = TeacherSource(given.teacher).load(task)
+        answers = teacher.logits([dev[name].to_list() for name in task.columns]).argmax(1)
+        dev = dev.with_columns(label=pl.Series([task.labels[answer] for answer in answers]))
         for name in ("train", "dev"):
             dev.write_csv(folder / f"{name}.tsv", separator="\t", quote_style="never")
         steps = -(-len(joined) // BATCH)
-        old = [*OLD, f"vectors={given.encoder}", f"epochs={OLD_PASSES}", f"eval_steps={steps * OLD_PASSES // 6}"]
-        new = [f"vectors={given.teacher}", f"epochs={NEW_PASSES}", f"eval_steps={steps * NEW_PASSES // EVALUATIONS}"]
-        old_curve, new_curve = train(folder, [([given.old, "-I"], old), ([sys.executable], new)])
+        old, new = given.passes
+        builds = [
+            ([given.old, "-I"], [*OLD, f"vectors={given.encoder}", f"epochs={old}", f"eval_steps={steps * old // 6}"]),
+            (
+                [sys.executable],
+                [*NEW, f"vectors={given.teacher}", f"epochs={new}", f"eval_steps={steps * new // EVALUATIONS}"],
+            ),
+        ]
+        old_curve, new_curve = train(folder, given.profile, given.set, builds)
     report(old_curve, new_curve, given.output)
 
 
-def train(folder: Path, builds: list[tuple[list[str], list[str]]]) -> list[Curve]:
-    """Train with each build, an interpreter and settings, at the same time, and return their curves."""
+def train(folder: Path, profile: str, more: list[str], builds: list[tuple[list[str], list[str]]]) -> list[Curve]:
+    """Train with each build, an interpreter and settings of the student, at the same time, and return their curves."""
     running = []
     for number, (python, settings) in enumerate(builds):
         run = folder / f"run{number}"
-        sets = [word for setting in settings for word in ("--set", f"student.{setting}")]
-        command = [*python, "-m", "kdcli", "student", "--profile", "sst2", "--data-dir", folder]
-        command += ["--input", folder / "joined.tsv", "--run-dir", run, *sets, "--set", "students.bilstm.dropout=0.5"]
+        settings = [*(f"student.{setting}" for setting in settings), "students.bilstm.dropout=0.5", *more]
+        command = [*python, "-m", "kdcli", "student", "--profile", profile, "--data-dir", folder]
+        command += ["--input", folder / "joined.tsv", "--run-dir", run]
+        command += [word for setting in settings for word in ("--set", setting)]
         log = (folder / f"log{number}").open("w")
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         running.append((subprocess.Popen(command, stdout=log, stderr=log, env=environment), run, []))

@@ -150,21 +150,59 @@ def _delta(gradient: Tensor, squares: Tensor, deltas: Tensor, rho: float, eps: f
     return delta
 
 
+class SparseAdam(Adam):
+    """Adam (Kingma and Ba 2015) that changes only the rows that a sparse gradient has.
+
+    Adam's momentum goes on changing a row for some ten steps after its gradient. Here all of that happens at once,
+    which comes to the same for a row that is seldom seen, so that the average of squares is all that is kept of it.
+    """
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        """Take a step from the gradients there are."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and parameter.grad.is_sparse:
+                    _adam(parameter, self.state[parameter], group["lr"], group["betas"][1], group["eps"])
+                    parameter.grad = None
+        super().step()
+
+
+def _adam(parameter: Tensor, state: dict[str, Tensor], lr: float, rho: float, eps: float) -> None:
+    if not state:
+        state["step"] = torch.zeros((), dtype=torch.int64)
+        state["squares"] = torch.zeros_like(parameter)
+        state["seen"] = torch.zeros(len(parameter), dtype=torch.int64, device=parameter.device)
+    assert parameter.grad is not None
+    gradient = parameter.grad.coalesce()
+    rows, values = gradient.indices()[0], gradient.values()
+    state["step"] += 1
+    step = int(state["step"])
+    shrink = (rho ** (step - state["seen"][rows]).double()).to(values.dtype)[:, None]
+    squares = state["squares"][rows].mul_(shrink).addcmul_(values, values, value=1 - rho)
+    state["squares"].index_copy_(0, rows, squares)
+    state["seen"].index_fill_(0, rows, step)
+    parameter.index_add_(0, rows, values / squares.div_(1 - rho**step).sqrt_().add_(eps), alpha=-lr)
+
+
 def make_optimizer(module: nn.Module, settings: StudentSettings, device: torch.device) -> Optimizer:
-    """Make the optimiser; with AdaDelta, the gradients of trained embeddings become sparse where the device can."""
+    """Make the optimiser; where it and the device can, the gradients of trained embeddings become sparse."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if settings.optimizer == "adadelta":
-        for part in module.modules():
-            if isinstance(part, nn.Embedding) and part.weight.requires_grad and device.type in ("cpu", "cuda"):
-                part.sparse = True
+    local = device.type in ("cpu", "cuda")
+    adam = settings.optimizer != "adadelta"
+    for part in module.modules():
+        if isinstance(part, nn.Embedding) and part.weight.requires_grad and local:
+            part.sparse = not (adam and settings.weight_decay)
+    if not adam:
         return SparseAdadelta(trained, lr=settings.learning_rate, rho=settings.rho)
+    if not settings.weight_decay:  # without it, AdamW is Adam
+        return SparseAdam(trained, lr=settings.learning_rate, fused=local)
     kind = Adam if settings.optimizer == "adam" else AdamW
-    fused = device.type in ("cpu", "cuda")
-    return kind(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
+    return kind(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=local)
 
 
 def averaged(module: nn.Module, decay: float) -> AveragedModel:
-    """Return a copy of a module that keeps an exponential moving average of its weights.
+    """Return a copy of a module that keeps an exponential moving average of its weights, and shares the frozen ones.
 
     The decay grows from 0.1 to ``decay``, so that the first weights, which have learned little, are soon forgotten.
     """
@@ -172,9 +210,14 @@ def averaged(module: nn.Module, decay: float) -> AveragedModel:
     def update(averages: Sequence[Tensor], weights: Sequence[Tensor], updates: Tensor | int) -> None:
         share = 1 - min(decay, (1 + int(updates)) / (10 + int(updates)))
         for average, weight in zip(averages, weights, strict=True):
-            average.lerp_(weight, share)
+            if average.data_ptr() != weight.data_ptr():
+                average.lerp_(weight, share)
 
-    return AveragedModel(module, multi_avg_fn=torch.no_grad()(update))
+    copied = AveragedModel(module, multi_avg_fn=torch.no_grad()(update))
+    for average, weight in zip(copied.module.parameters(), module.parameters(), strict=True):
+        if not weight.requires_grad:
+            average.data = weight.data
+    return copied
 
 
 def clip_gradients(parameters: Iterable[Tensor], largest: float) -> None:

@@ -13,6 +13,7 @@ from kdcli.models.losses import balanced_weights, label_losses
 from kdcli.student.optimize import (
     LOSSES,
     SparseAdadelta,
+    SparseAdam,
     averaged,
     bce,
     clip_gradients,
@@ -123,6 +124,25 @@ def test_adadelta_is_the_dense_one(forms):
     assert (theirs.weight - start).abs().max() > 0.1
 
 
+def test_adam_moves_a_row_seldom_seen_as_the_dense_one_does_in_the_end_and_no_other():
+    ours, theirs = table(True).double(), table(False).double()
+    optimizers = SparseAdam(ours.parameters(), lr=1e-3), torch.optim.Adam(theirs.parameters(), lr=1e-3)
+    start, words = theirs.weight.detach().clone(), torch.tensor([0])
+    for number in range(1200):  # row 0 each time, rows 1 to 3 every 300th time
+        words = torch.arange(4) if number % 300 == 100 else torch.tensor([0, 0])
+        for module, optimizer in zip((ours, theirs), optimizers, strict=True):
+            optimizer.zero_grad()
+            (module(words) * torch.arange(1.0, 5)).sum().backward()
+            optimizer.step()
+    moved, dense = ours.weight.detach() - start, theirs.weight.detach() - start
+    # A constant gradient: in the long run each step is the rate, with momentum or without.
+    torch.testing.assert_close(moved[0], dense[0], rtol=0.01, atol=0)
+    # The momentum takes 0.1 / (1 - 0.9 / sqrt(0.999)) = 1.0045 steps, while the correction of the squares goes on.
+    torch.testing.assert_close(moved[1:4], dense[1:4], rtol=0.02, atol=0)
+    assert dense[1:4].abs().min() > 0.01
+    assert not moved[4:].any()
+
+
 def test_clipping_counts_sparse_gradients_and_leaves_small_ones():
     ours, theirs = table(True), table(False)
     mine = SparseAdadelta(ours.parameters())
@@ -152,13 +172,18 @@ def test_choice():
     assert optimizer.param_groups[0]["rho"] == 0.8
     assert len(optimizer.param_groups[0]["params"]) == 3
     for name, kind in (("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)):
-        other = make_optimizer(nn.Embedding(3, 2), StudentSettings(optimizer=name, lr=0.1, weight_decay=0.2), CPU)
+        module = nn.Embedding(3, 2)
+        other = make_optimizer(module, StudentSettings(optimizer=name, lr=0.1, weight_decay=0.2), CPU)
         assert type(other) is kind
         assert other.param_groups[0]["weight_decay"] == 0.2
+        assert not module.sparse
+        assert isinstance(make_optimizer(module, StudentSettings(optimizer=name), CPU), SparseAdam)
+        assert module.sparse
 
 
 def test_averages_are_near_the_weights_at_first_and_then_decay():
     module = nn.Linear(3, 2).double()
+    module.bias.requires_grad_(False)
     average = averaged(module, 0.5)
     expected = None
     for count in range(12):
@@ -168,3 +193,4 @@ def test_averages_are_near_the_weights_at_first_and_then_decay():
         decay = min(0.5, (1 + count) / (10 + count))
         expected = weights if expected is None else decay * expected + (1 - decay) * weights
         np.testing.assert_allclose(average.module.weight.detach().numpy(), expected, rtol=1e-12)
+    assert average.module.bias.data_ptr() == module.bias.data_ptr()
