@@ -106,9 +106,9 @@ def test_pairs_and_scores_from_python(tmp_path):
     with pytest.raises(DataError):
         kdcli.distil(teacher, [*pairs, ("one alone",)], settings=settings)
     student.save(tmp_path / "saved")
-    assert np.array_equal(
-        kdcli.load_student(tmp_path / "saved").logits([["good"], ["bad"]]), student.logits([["good"], ["bad"]])
-    )
+    saved, made = (one.logits([["good"], ["bad"]]) for one in (kdcli.load_student(tmp_path / "saved"), student))
+    # Other texts than it predicted before: products of other sizes may differ in the last bit.
+    np.testing.assert_allclose(saved, made, rtol=1e-5)
 
 
 def test_a_zero_shot_teacher(kd, tmp_path):
