@@ -127,7 +127,7 @@ def test_adadelta_is_the_dense_one(forms):
 def test_adam_moves_a_row_seldom_seen_as_the_dense_one_does_in_the_end_and_no_other():
     ours, theirs = table(True).double(), table(False).double()
     optimizers = SparseAdam(ours.parameters(), lr=1e-3), torch.optim.Adam(theirs.parameters(), lr=1e-3)
-    start, words = theirs.weight.detach().clone(), torch.tensor([0])
+    start = theirs.weight.detach().clone()
     for number in range(1200):  # row 0 each time, rows 1 to 3 every 300th time
         words = torch.arange(4) if number % 300 == 100 else torch.tensor([0, 0])
         for module, optimizer in zip((ours, theirs), optimizers, strict=True):
