@@ -119,7 +119,6 @@ def _adadelta(parameter: Tensor, state: dict[str, Tensor], lr: float, rho: float
         state["squares"] = torch.zeros_like(parameter)  # average of squared gradients
         state["deltas"] = torch.zeros_like(parameter)  # average of squared changes
     state["step"] += 1
-    step = int(state["step"])
     gradient = parameter.grad
     assert gradient is not None
     if gradient.is_sparse:
@@ -127,19 +126,25 @@ def _adadelta(parameter: Tensor, state: dict[str, Tensor], lr: float, rho: float
         rows, values = gradient.indices()[0], gradient.values()
         if "seen" not in state:
             # The step up to which a row's averages are right.
-            state["seen"] = torch.full((len(parameter),), step - 1, device=parameter.device)
+            state["seen"] = torch.full((len(parameter),), int(state["step"]) - 1, device=parameter.device)
     elif "seen" in state:
         rows, values = torch.arange(len(parameter), device=parameter.device), gradient
     else:
         parameter.sub_(_delta(gradient, state["squares"], state["deltas"], rho, eps), alpha=lr)
         return
-    missed = step - 1 - state["seen"][rows]
-    shrink = (rho ** missed.double()).to(values.dtype)[:, None]
+    shrink = _shrink(state, rows, rho)
     squares, deltas = state["squares"][rows].mul_(shrink), state["deltas"][rows].mul_(shrink)
     parameter.index_add_(0, rows, _delta(values, squares, deltas, rho, eps), alpha=-lr)
     state["squares"].index_copy_(0, rows, squares)
     state["deltas"].index_copy_(0, rows, deltas)
+
+
+def _shrink(state: dict[str, Tensor], rows: Tensor, rho: float) -> Tensor:
+    """Return what the averages of rows, ``[rows, 1]``, lose by the steps they have missed; they have seen this one."""
+    step = int(state["step"])
+    missed = step - 1 - state["seen"][rows]
     state["seen"].index_fill_(0, rows, step)
+    return (rho ** missed.double()).to(state["squares"].dtype)[:, None]
 
 
 def _delta(gradient: Tensor, squares: Tensor, deltas: Tensor, rho: float, eps: float) -> Tensor:
@@ -177,12 +182,10 @@ def _adam(parameter: Tensor, state: dict[str, Tensor], lr: float, rho: float, ep
     gradient = parameter.grad.coalesce()
     rows, values = gradient.indices()[0], gradient.values()
     state["step"] += 1
-    step = int(state["step"])
-    shrink = (rho ** (step - state["seen"][rows]).double()).to(values.dtype)[:, None]
-    squares = state["squares"][rows].mul_(shrink).addcmul_(values, values, value=1 - rho)
+    squares = state["squares"][rows].mul_(rho * _shrink(state, rows, rho)).addcmul_(values, values, value=1 - rho)
     state["squares"].index_copy_(0, rows, squares)
-    state["seen"].index_fill_(0, rows, step)
-    parameter.index_add_(0, rows, values / squares.div_(1 - rho**step).sqrt_().add_(eps), alpha=-lr)
+    squares.div_(1 - rho ** int(state["step"]))
+    parameter.index_add_(0, rows, values / squares.sqrt_().add_(eps), alpha=-lr)
 
 
 def make_optimizer(module: nn.Module, settings: StudentSettings, device: torch.device) -> Optimizer:

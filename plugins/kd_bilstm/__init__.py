@@ -19,9 +19,28 @@ GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 
 START = """
     steps = Transpose <perm = [1, 0]> (words)
-    layer_0 = Gather (vectors, steps)
+    word_vectors = Gather (vectors, steps)
     counts = Cast <to = 6> (lengths)
 """
+ALIGN = """
+    last = Constant <value_ints = [2]> ()
+    every = Gather (vectors, words)
+    real = Unsqueeze (present, last)
+    inside_vectors = Mul (every, real)
+    norms = ReduceL2 <axes = [2]> (every)
+    positive = Max (norms, least)
+    directions = Div (inside_vectors, positive)
+    directions_1, directions_2 = Split <axis = 0> (directions)
+    turned_2 = Transpose <perm = [0, 2, 1]> (directions_2)
+    cosines = MatMul (directions_1, turned_2)
+    nearest_1 = ReduceMax <axes = [2], keepdims = 0> (cosines)
+    nearest_2 = ReduceMax <axes = [1], keepdims = 0> (cosines)
+    nearest = Concat <axis = 0> (nearest_1, nearest_2)
+    aligned = Relu (nearest)
+    aligned_steps = Transpose <perm = [1, 0]> (aligned)
+    column = Unsqueeze (aligned_steps, last)
+    layer_0 = Concat <axis = 2> (word_vectors, column)
+"""  # nearest: [2 * pairs, time], the largest cosine with a word of the other text
 LAYER = """
     every_{n}, last_{n} = {kind} <hidden_size = {hidden}, direction = "bidirectional", clip = 1000000.0{attributes}>
         (layer_{n}, input_weights_{n}, recurrent_weights_{n}, biases_{n}, counts)
@@ -58,6 +77,8 @@ class Options(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=T
     """Recurrent layers."""
     pooling: Literal["last", "max"] = "last"
     """What stands for a text: the last hidden states of both directions, or the maximum over all words."""
+    alignment: bool = False
+    """Pairs: each word also tells how near the other text has one (Chen et al. 2017, section 3.2)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of values dropped before the logits and between recurrent layers."""
     embeddings: Literal["rand", "static", "non-static", "multichannel"] = "multichannel"
@@ -90,7 +111,11 @@ def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
         values["lowest"] = np.array(-np.inf, np.float32)
     # As PyTorch has it: the reset gate scales the product with the recurrent weights, not the state before it.
     attributes = ", linear_before_reset = 1" if options.cell == "gru" else ""
-    encode, last, size = START, options.layers - 1, 2 * options.hidden
+    if options.alignment and task.kind == "pair":
+        start, values["least"] = START + ALIGN, np.array(1e-12, np.float32)
+    else:
+        start = f"{START}layer_0 = Identity (word_vectors)\n"
+    encode, last, size = start, options.layers - 1, 2 * options.hidden
     for n in range(options.layers):
         inner, recurrent, bias_inner, bias_recurrent = (
             np.stack([reordered(weights[f"rnn.{name}_l{n}{way}"]) for way in ("", "_reverse")])
@@ -107,4 +132,5 @@ def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
 
 def fast(options: Options, task: Task, weights: Weights) -> Model:
     """Return the model for prediction alone, without torch; see ``kdcli.api.StudentPlugin``."""
-    return FoldedBiRNN(weights, **options.model_dump(include={"cell", "hidden", "layers", "pooling"}))
+    chosen = options.model_dump(include={"cell", "hidden", "layers", "pooling"})
+    return FoldedBiRNN(weights, **chosen, alignment=options.alignment and task.kind == "pair")

@@ -24,7 +24,7 @@ State = tuple[Tensor, ...]
 class Packed(NamedTuple):
     """Texts by time step: first the first words of all texts, then the second words of those that have one, ..."""
 
-    words: Tensor  # [all words], word ids; the texts lie from the longest to the shortest
+    places: tuple[Tensor, Tensor]  # text and time of each word, [all words]; texts lie from the longest to the shortest
     counts: list[int]  # the number of texts that have a word at each step
     mirror: Tensor  # [all words], the place of the word as far from its text's end as this one is from its start
     restore: Tensor  # for each text as given, its place in the order of the packed ones
@@ -34,7 +34,8 @@ class BiRNN(nn.Module):
     """A bidirectional LSTM or GRU, pooled over time -> FC + ReLU -> FC (Tang et al. 2019, figures 1 and 2).
 
     The arguments are those of ``kd_bilstm.Options``. The two texts of a pair are encoded by the same recurrence and
-    compared as [h1, h2, |h1 - h2|, h1 * h2].
+    compared as [h1, h2, |h1 - h2|, h1 * h2]. With ``alignment`` each word has one more input, how near a word of the
+    other text comes to it.
     """
 
     def __init__(
@@ -47,14 +48,16 @@ class BiRNN(nn.Module):
         pooling: str,
         fc: int,
         dropout: float,
+        alignment: bool,
         pair: bool,
         outputs: int,
     ) -> None:
         super().__init__()
-        self.pooling = pooling
+        self.pooling, self.alignment = pooling, alignment and pair
         self.embedding = embedding
         # It holds the parameters, in PyTorch's own layout and initialisation; its forward is not used.
-        self.rnn = (nn.LSTM if cell == "lstm" else nn.GRU)(embedding.dimension, hidden, layers, bidirectional=True)
+        size = embedding.dimension + self.alignment
+        self.rnn = (nn.LSTM if cell == "lstm" else nn.GRU)(size, hidden, layers, bidirectional=True)
         self.fc = nn.Linear(2 * hidden * (4 if pair else 1), fc)
         self.dropout = nn.Dropout(dropout)
         self.logits = nn.Linear(fc, outputs)
@@ -63,16 +66,31 @@ class BiRNN(nn.Module):
         """Return logits, ``[batch, outputs]``."""
         longest = max(words.shape[1] for words in batch.words)
         words = torch.cat([functional.pad(words, (0, longest - words.shape[1])) for words in batch.words])
-        states = compared(self.encode(words, torch.cat(batch.lengths)).chunk(len(batch.words)))
+        lengths = torch.cat(batch.lengths)
+        nearest = self.nearest(words, lengths) if self.alignment else None
+        states = compared(self.encode(words, lengths, nearest).chunk(len(batch.words)))
         hidden = self.dropout(functional.relu(self.fc(states)))  # [batch, fc]
         logits: Tensor = self.logits(hidden)
         return logits
 
-    def encode(self, words: Tensor, lengths: Tensor) -> Tensor:
+    @torch.no_grad()
+    def nearest(self, words: Tensor, lengths: Tensor) -> Tensor:
+        """Return how near the other text of its pair has a word to each word, ``[2 * pairs, time]``.
+
+        It is the largest cosine of their vectors, all channels side by side, and at least 0.
+        """
+        inside = (torch.arange(words.shape[1]) < lengths[:, None]).to(words.device)
+        vectors = functional.normalize(torch.cat(self.embedding(words), dim=-1), dim=-1) * inside[:, :, None]
+        one, two = vectors.chunk(2)
+        cosines = one @ two.transpose(1, 2)
+        return torch.cat([cosines.amax(dim=2), cosines.amax(dim=1)]).clamp(min=0)
+
+    def encode(self, words: Tensor, lengths: Tensor, nearest: Tensor | None = None) -> Tensor:
         """Return the last layer's hidden states of both directions, pooled over time, ``[texts, 2 * hidden]``."""
-        packed = pack(words, lengths)
-        vocabulary, places = torch.unique(packed.words, return_inverse=True)
-        outputs = self.recur(self.embedding(vocabulary), places, packed, layer=0)  # [2, all words, hidden]
+        packed = pack(lengths, words.device)
+        vocabulary, places = torch.unique(words[packed.places], return_inverse=True)
+        aligned = None if nearest is None else nearest[packed.places]
+        outputs = self.recur(self.embedding(vocabulary), places, packed, 0, aligned)  # [2, all words, hidden]
         for layer in range(1, self.rnn.num_layers):
             both = torch.cat([outputs[0], outputs[1][packed.mirror]], dim=-1)
             outputs = self.recur([self.dropout(both)], torch.arange(len(both), device=both.device), packed, layer)
@@ -80,11 +98,14 @@ class BiRNN(nn.Module):
         pooled = outputs[:, last] if self.pooling == "last" else maximum(outputs, packed.counts)
         return torch.cat([pooled[0], pooled[1]], dim=-1)[packed.restore]
 
-    def recur(self, channels: list[Tensor], places: Tensor, packed: Packed, layer: int) -> Tensor:
+    def recur(
+        self, channels: list[Tensor], places: Tensor, packed: Packed, layer: int, aligned: Tensor | None = None
+    ) -> Tensor:
         """Run one layer over packed texts, the second direction from each text's own end.
 
         ``channels`` are the different inputs, ``[inputs, size]`` each, and ``places`` tells which of them each packed
-        word takes. Returns hidden states, ``[2, all words, hidden]``; the second direction has last words first.
+        word takes; ``aligned`` is one more input of each packed word. Returns hidden states, ``[2, all words,
+        hidden]``; the second direction has last words first.
         """
         is_lstm = isinstance(self.rnn, nn.LSTM)
         weight_ih, weight_hh, bias_ih, bias_hh = (
@@ -93,11 +114,16 @@ class BiRNN(nn.Module):
         )
         gates = (bias_ih + bias_hh if is_lstm else bias_ih).flatten()
         sizes = [channel.shape[1] for channel in channels]
+        *weights, column = torch.split(weight_ih.flatten(0, 1), [*sizes, int(aligned is not None)], dim=1)
         # Apart, so that no gradient is computed for a frozen channel.
-        for channel, weight in zip(channels, torch.split(weight_ih.flatten(0, 1), sizes, dim=1), strict=True):
+        for channel, weight in zip(channels, weights, strict=True):
             gates = torch.addmm(gates, channel, weight.t())  # [inputs, 2 * gates * hidden]
         rows = torch.stack([2 * places, 2 * places[packed.mirror] + 1])
-        steps = torch.split(functional.embedding(rows, gates.view(2 * len(gates), -1)), packed.counts, dim=1)
+        inputs = functional.embedding(rows, gates.view(2 * len(gates), -1))
+        if aligned is not None:
+            both = torch.stack([aligned, aligned[packed.mirror]])
+            inputs = torch.baddbmm(inputs, both[:, :, None], column.view(2, 1, -1))
+        steps = torch.split(inputs, packed.counts, dim=1)
         recurrent = weight_hh.transpose(1, 2)
         state: State = (gates.new_zeros(2, packed.counts[0], self.rnn.hidden_size),) * (2 if is_lstm else 1)
         outputs = []
@@ -108,16 +134,15 @@ class BiRNN(nn.Module):
         return torch.cat(outputs, dim=1)
 
 
-def pack(words: Tensor, lengths: Tensor) -> Packed:
-    """Pack padded texts, ``[texts, time]``, of the given lengths, ``[texts]`` on the CPU."""
+def pack(lengths: Tensor, device: torch.device) -> Packed:
+    """Pack texts of the given lengths, ``[texts]`` on the CPU."""
     lengths, order = lengths.sort(descending=True, stable=True)
     present = torch.arange(int(lengths[0]))[:, None] < lengths  # [time, texts]
     counts = present.sum(dim=1)
     time, text = present.nonzero(as_tuple=True)
     mirror = (counts.cumsum(0) - counts)[lengths[text] - 1 - time] + text
-    device = words.device
-    time, text = time.to(device), order[text].to(device)
-    return Packed(words[text, time], counts.tolist(), mirror.to(device), order.argsort().to(device))
+    places = order[text].to(device), time.to(device)
+    return Packed(places, counts.tolist(), mirror.to(device), order.argsort().to(device))
 
 
 def lstm(inputs: Tensor, state: State, weight: Tensor) -> State:

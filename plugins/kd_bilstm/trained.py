@@ -23,6 +23,7 @@ Places = NDArray[np.intp]
 
 GROUP = 512  # texts that advance together: what a step of theirs needs should fit a core's own cache
 ROWS = 512  # rows of a product outside the recurrence
+PAIRS = 32  # whose words are compared at once
 FEW = 8  # of so few texts the calls take longer than the arithmetic
 NEAR = 8  # texts are sorted by so many words: neighbours nearly always share what texts share beyond
 
@@ -124,10 +125,14 @@ CELLS = {"lstm": Cell(4, 2, _lstm_layer, _lstm), "gru": Cell(3, 1, _gru_layer, _
 class FoldedBiRNN:
     """``BiRNN`` in evaluation mode; missing weights are a ``KeyError``, those of another model a ``ValueError``."""
 
-    def __init__(self, weights: Weights, *, cell: str, hidden: int, layers: int, pooling: str) -> None:
+    def __init__(self, weights: Weights, *, cell: str, hidden: int, layers: int, pooling: str, alignment: bool) -> None:
         self.hidden, self.by_maximum = hidden, pooling == "max"
         self.cell = CELLS[cell]
         self.layers = [self.cell.fold(weights, number, hidden) for number in range(layers)]
+        first = self.layers[0]
+        self.alignment, self.column = alignment, first.inputs[:, -1:]  # the weights of the last input
+        if alignment:
+            self.layers[0] = first._replace(inputs=first.inputs[:, :-1])
         self.words = WordTable(channels(weights), self.layers[0])
         self.head = head(["fc", "logits"], weights)
         if len(weights) > len(self.words.channels) + 8 * layers + 4:
@@ -140,16 +145,33 @@ class FoldedBiRNN:
             longest = max(column.shape[1] for column in words)
             stacked = np.concatenate([np.pad(column, ((0, 0), (0, longest - column.shape[1]))) for column in words])
             self.cores.each(self.words.fill, self.words.missing(stacked))
+            counts = np.concatenate(lengths).astype(np.intp)
+            nearest = self._nearest(stacked, counts) if self.alignment else None
             encode = self._encode if len(stacked) > FEW else self._encode_few
-            states = np.split(encode(stacked, np.concatenate(lengths).astype(np.intp)), len(words))
+            states = np.split(encode(stacked, counts, nearest), len(words))
             blocks = [[part[begin : begin + ROWS] for part in states] for begin in range(0, len(states[0]), ROWS)]
             return np.concatenate(self.cores.each(self.head, blocks))
 
-    def _encode_few(self, ids: Ints, lengths: Places) -> Floats:
+    def _nearest(self, words: Ints, lengths: Places) -> Floats:
+        """Return how near the other text of its pair has a word to each word, ``[2 * pairs, time]``."""
+        halves = list(zip(np.split(words, 2), np.split(np.arange(words.shape[1]) < lengths[:, None], 2), strict=True))
+
+        def find(block: slice) -> Floats:
+            one, two = (self.words.directions(half[block]) * inside[block, :, None] for half, inside in halves)
+            cosines = one @ two.swapaxes(1, 2)
+            return np.stack([cosines.max(axis=2), cosines.max(axis=1)])
+
+        blocks = [slice(begin, begin + PAIRS) for begin in range(0, len(words) // 2, PAIRS)]
+        return np.maximum(np.concatenate(self.cores.each(find, blocks), axis=1), 0).reshape(words.shape)
+
+    def _encode_few(self, ids: Ints, lengths: Places, nearest: Floats | None) -> Floats:
         """Return what ``_encode`` does. Texts share nothing, but both directions of all of them take a step at once."""
         texts, time = np.arange(len(ids)), np.arange(ids.shape[1])[:, None]
         back = np.maximum(lengths - 1 - time, 0)  # [time, texts], the places of the words read from the end
-        states = self._steps(self.layers[0], self.words.table[:, ids.T], back)
+        inputs = self.words.table[:, ids.T]
+        if nearest is not None:
+            inputs += nearest.T[..., None] * self.column[:, None]
+        states = self._steps(self.layers[0], inputs, back)
         for layer in self.layers[1:]:
             below = np.concatenate([states[:, 0], states[back, 1, texts]], axis=2)
             inputs = layer.input_part(below.reshape(back.size, -1))
@@ -179,17 +201,21 @@ class FoldedBiRNN:
             hidden[:] = before
         return states
 
-    def _encode(self, ids: Ints, lengths: Places) -> Floats:
+    def _encode(self, ids: Ints, lengths: Places, nearest: Floats | None) -> Floats:
         """Return the pooled states of texts ``[texts, time]``, ``[texts, 2 * hidden]``."""
         pooled = np.empty((len(ids), 2, self.hidden), np.float32)
 
         def encode(job: tuple[Places, tuple[int, ...]]) -> None:
             rows, directions = job
             sizes, tables = lengths[rows], self.words.table
-            texts = ids[rows, : sizes.max()]
+            time = np.arange(sizes.max())
+            texts, each = ids[rows, : len(time)], (np.cumsum(sizes) - sizes)[:, None] + time
+            if nearest is not None:
+                words = np.nonzero(time < sizes[:, None])
+                tables = tables[:, texts[words]] + nearest[rows][words][:, None] * self.column
+                texts = each  # every word is an input of its own now
             for layer, above in pairwise(self.layers):
-                tables = above.input_part(self._outputs(layer, tables, texts, sizes))
-                texts = (np.cumsum(sizes) - sizes)[:, None] + np.arange(sizes.max())  # each word is an input now
+                tables, texts = above.input_part(self._outputs(layer, tables, texts, sizes)), each
             for direction in directions:
                 pooled[rows, direction] = self._pooled(direction, tables[direction], texts, sizes)
 
@@ -271,6 +297,12 @@ class WordTable:
         needed[words] = True
         new = np.flatnonzero(needed & ~self._filled)
         return [new[begin : begin + ROWS] for begin in range(0, len(new), ROWS)]
+
+    def directions(self, words: Ints) -> Floats:
+        """Return the vectors of words, all channels side by side, at length 1: ``[..., size]``."""
+        vectors = np.concatenate([channel[words] for channel in self.channels], axis=-1)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+        return vectors
 
     def fill(self, words: Places) -> None:
         """Put words into the table."""

@@ -19,7 +19,12 @@ VARIANTS = list(itertools.product(["lstm", "gru"], [1, 2, 3], ["last", "max"]))
 each_variant = pytest.mark.parametrize(("cell", "layers", "pooling"), VARIANTS)
 each_kind = pytest.mark.parametrize("task", [forms.SINGLE, forms.PAIR, forms.SCORE], ids=lambda task: task.name)
 variants = st.fixed_dictionaries(
-    {"cell": st.sampled_from(["lstm", "gru"]), "layers": st.integers(1, 2), "pooling": st.sampled_from(["last", "max"])}
+    {
+        "cell": st.sampled_from(["lstm", "gru"]),
+        "layers": st.integers(1, 2),
+        "pooling": st.sampled_from(["last", "max"]),
+        "alignment": st.booleans(),
+    }
 )
 many_lengths = st.lists(st.integers(1, 7), min_size=1, max_size=40)
 
@@ -27,10 +32,21 @@ many_lengths = st.lists(st.integers(1, 7), min_size=1, max_size=40)
 def text_by_text(module, columns):
     """Logits by PyTorch's own recurrence, one text at a time, without padding."""
     states = []
-    for words, lengths in columns:
+    texts = [
+        [text[:length] for text, length in zip(torch.from_numpy(words), lengths, strict=True)]
+        for words, lengths in columns
+    ]
+    for column in texts:
         states.append([])
-        for text, length in zip(torch.from_numpy(words), lengths, strict=True):
-            outputs, result = module.rnn(torch.cat(module.embedding(text[:length]), dim=-1)[:, None])
+        for row, text in enumerate(column):
+            inputs = module.embedding(text)
+            if module.alignment:
+                one, two = (
+                    torch.cat(module.embedding(x), dim=-1).detach() for x in (text, texts[column is texts[0]][row])
+                )
+                cosines = nn.functional.cosine_similarity(one[:, None], two, dim=-1)
+                inputs.append(cosines.max(dim=1, keepdim=True).values.clamp(min=0))
+            outputs, result = module.rnn(torch.cat(inputs, dim=-1)[:, None])
             hidden = result[0] if isinstance(module.rnn, nn.LSTM) else result
             last = torch.cat([hidden[-2, 0], hidden[-1, 0]])
             states[-1].append(last if module.pooling == "last" else outputs[:, 0].max(dim=0).values)
@@ -63,6 +79,14 @@ def test_all_forms_are_pytorchs_text_by_text(task, cell, layers, pooling):
         assert len(logits) < 32 or logits.std(axis=0).min() > 5e-3
 
 
+@each_variant
+def test_alignment_of_pairs(cell, layers, pooling):
+    options = {**SMALL, "cell": cell, "layers": layers, "pooling": pooling, "alignment": True}
+    for lengths in ([1, 1], [4, 1], range(1, 33)):
+        logits = forms.assert_all_forms_agree(kd_bilstm, text_by_text, forms.PAIR, lengths, extra=3, **options)
+    assert logits.std(axis=0).min() > 5e-3
+
+
 @pytest.mark.parametrize("embeddings", ["rand", "static", "non-static", "multichannel"])
 def test_each_kind_of_embedding(embeddings):
     forms.assert_all_forms_agree(kd_bilstm, text_by_text, forms.SINGLE, [3, 5, 1], embeddings=embeddings, **SMALL)
@@ -70,13 +94,13 @@ def test_each_kind_of_embedding(embeddings):
 
 @each_variant
 def test_gradients_are_those_text_by_text(cell, layers, pooling):
-    options = {"cell": cell, "layers": layers, "pooling": pooling, "embeddings": "multichannel"}
-    forms.assert_same_gradients(kd_bilstm, text_by_text, **SMALL, **options)
+    options = {"cell": cell, "layers": layers, "pooling": pooling, "alignment": True, "embeddings": "multichannel"}
+    forms.assert_same_gradients(kd_bilstm, text_by_text, hidden=5, fc=12, **options)
 
 
 def test_gradient_of_equal_maxima_is_shared():
     # Words of the first text: 0, 2, 4, 5; of the second: 1, 3.
-    packed = pack(*map(torch.from_numpy, texts([4, 2], forms.WORDS)))
+    packed = pack(torch.tensor([4, 2]), torch.device("cpu"))
     outputs = torch.tensor([0.0, 5.0, 7.0, 5.0, 7.0, 1.0]).expand(2, 6).unsqueeze(2).clone().requires_grad_()
     pooled = maximum(outputs, packed.counts)
     assert pooled[..., 0].tolist() == [[7, 5], [7, 5]]
