@@ -162,7 +162,8 @@ class FoldedBiRNN:
             return np.stack([cosines.max(axis=2), cosines.max(axis=1)])
 
         blocks = [slice(begin, begin + PAIRS) for begin in range(0, len(words) // 2, PAIRS)]
-        return np.maximum(np.concatenate(self.cores.each(find, blocks), axis=1), 0).reshape(words.shape)
+        nearest: Floats = np.concatenate(self.cores.each(find, blocks), axis=1)
+        return np.maximum(nearest, 0).reshape(words.shape)
 
     def _encode_few(self, ids: Ints, lengths: Places, nearest: Floats | None) -> Floats:
         """Return what ``_encode`` does. Texts share nothing, but both directions of all of them take a step at once."""
