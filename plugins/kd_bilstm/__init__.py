@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from kd_bilstm.trained import FoldedBiRNN
+from kd_bilstm.trained import SAME, FoldedBiRNN
 from kdcli.api import API_VERSION, Task
 from kdcli.models.inference import Floats, Graph, Model, Weights, onnx_model
 
@@ -36,10 +36,14 @@ ALIGN = """
     nearest_1 = ReduceMax <axes = [2], keepdims = 0> (cosines)
     nearest_2 = ReduceMax <axes = [1], keepdims = 0> (cosines)
     nearest = Concat <axis = 0> (nearest_1, nearest_2)
-    aligned = Relu (nearest)
-    aligned_steps = Transpose <perm = [1, 0]> (aligned)
-    column = Unsqueeze (aligned_steps, last)
-    layer_0 = Concat <axis = 2> (word_vectors, column)
+    positive_nearest = Relu (nearest)
+    equal = Greater (nearest, same)
+    exact = Cast <to = 1> (equal)
+    nearest_steps = Transpose <perm = [1, 0]> (positive_nearest)
+    exact_steps = Transpose <perm = [1, 0]> (exact)
+    nearest_input = Unsqueeze (nearest_steps, last)
+    exact_input = Unsqueeze (exact_steps, last)
+    layer_0 = Concat <axis = 2> (word_vectors, nearest_input, exact_input)
 """  # nearest: [2 * pairs, time], the largest cosine with a word of the other text
 LAYER = """
     every_{n}, last_{n} = {kind} <hidden_size = {hidden}, direction = "bidirectional", clip = 1000000.0{attributes}>
@@ -78,7 +82,8 @@ class Options(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=T
     pooling: Literal["last", "max"] = "last"
     """What stands for a text: the last hidden states of both directions, or the maximum over all words."""
     alignment: bool = False
-    """Pairs: each word also tells how near the other text has one (Chen et al. 2017, section 3.2)."""
+    """Pairs: each word also tells how near the other text has one, and whether it has the same (Chen et al. 2017,
+    section 3.2)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of values dropped before the logits and between recurrent layers."""
     embeddings: Literal["rand", "static", "non-static", "multichannel"] = "multichannel"
@@ -112,7 +117,8 @@ def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
     # As PyTorch has it: the reset gate scales the product with the recurrent weights, not the state before it.
     attributes = ", linear_before_reset = 1" if options.cell == "gru" else ""
     if options.alignment and task.kind == "pair":
-        start, values["least"] = START + ALIGN, np.array(1e-12, np.float32)
+        start = START + ALIGN
+        values |= {"least": np.array(1e-12, np.float32), "same": np.array(SAME, np.float32)}
     else:
         start = f"{START}layer_0 = Identity (word_vectors)\n"
     encode, last, size = start, options.layers - 1, 2 * options.hidden

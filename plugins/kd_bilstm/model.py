@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kd_bilstm.trained import SAME
 from kdcli.api import Batch
 from kdcli.models.embedding import Embedding, compared
 
@@ -34,8 +35,8 @@ class BiRNN(nn.Module):
     """A bidirectional LSTM or GRU, pooled over time -> FC + ReLU -> FC (Tang et al. 2019, figures 1 and 2).
 
     The arguments are those of ``kd_bilstm.Options``. The two texts of a pair are encoded by the same recurrence and
-    compared as [h1, h2, |h1 - h2|, h1 * h2]. With ``alignment`` each word has one more input, how near a word of the
-    other text comes to it.
+    compared as [h1, h2, |h1 - h2|, h1 * h2]. With ``alignment`` each word has two more inputs: how near a word of
+    the other text comes to it, and whether it is the same.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class BiRNN(nn.Module):
         self.pooling, self.alignment = pooling, alignment and pair
         self.embedding = embedding
         # It holds the parameters, in PyTorch's own layout and initialisation; its forward is not used.
-        size = embedding.dimension + self.alignment
+        size = embedding.dimension + 2 * self.alignment
         self.rnn = (nn.LSTM if cell == "lstm" else nn.GRU)(size, hidden, layers, bidirectional=True)
         self.fc = nn.Linear(2 * hidden * (4 if pair else 1), fc)
         self.dropout = nn.Dropout(dropout)
@@ -75,15 +76,17 @@ class BiRNN(nn.Module):
 
     @torch.no_grad()
     def nearest(self, words: Tensor, lengths: Tensor) -> Tensor:
-        """Return how near the other text of its pair has a word to each word, ``[2 * pairs, time]``.
+        """Return how near the other text of its pair has a word to each word, ``[2 * pairs, time, 2]``.
 
-        It is the largest cosine of their vectors, all channels side by side, and at least 0.
+        The first is the largest cosine of their vectors, all channels side by side, and at least 0; the second is 1
+        where it is the same word.
         """
         inside = (torch.arange(words.shape[1]) < lengths[:, None]).to(words.device)
         vectors = functional.normalize(torch.cat(self.embedding(words), dim=-1), dim=-1) * inside[:, :, None]
         one, two = vectors.chunk(2)
         cosines = one @ two.transpose(1, 2)
-        return torch.cat([cosines.amax(dim=2), cosines.amax(dim=1)]).clamp(min=0)
+        largest = torch.cat([cosines.amax(dim=2), cosines.amax(dim=1)]).clamp(min=0)
+        return torch.stack([largest, (largest > SAME).to(largest.dtype)], dim=-1)
 
     def encode(self, words: Tensor, lengths: Tensor, nearest: Tensor | None = None) -> Tensor:
         """Return the last layer's hidden states of both directions, pooled over time, ``[texts, 2 * hidden]``."""
@@ -104,7 +107,7 @@ class BiRNN(nn.Module):
         """Run one layer over packed texts, the second direction from each text's own end.
 
         ``channels`` are the different inputs, ``[inputs, size]`` each, and ``places`` tells which of them each packed
-        word takes; ``aligned`` is one more input of each packed word. Returns hidden states, ``[2, all words,
+        word takes; ``aligned``, ``[all words, 2]``, are further inputs of each. Returns hidden states, ``[2, all words,
         hidden]``; the second direction has last words first.
         """
         is_lstm = isinstance(self.rnn, nn.LSTM)
@@ -114,7 +117,7 @@ class BiRNN(nn.Module):
         )
         gates = (bias_ih + bias_hh if is_lstm else bias_ih).flatten()
         sizes = [channel.shape[1] for channel in channels]
-        *weights, column = torch.split(weight_ih.flatten(0, 1), [*sizes, int(aligned is not None)], dim=1)
+        *weights, columns = torch.split(weight_ih.flatten(0, 1), [*sizes, 0 if aligned is None else 2], dim=1)
         # Apart, so that no gradient is computed for a frozen channel.
         for channel, weight in zip(channels, weights, strict=True):
             gates = torch.addmm(gates, channel, weight.t())  # [inputs, 2 * gates * hidden]
@@ -122,7 +125,7 @@ class BiRNN(nn.Module):
         inputs = functional.embedding(rows, gates.view(2 * len(gates), -1))
         if aligned is not None:
             both = torch.stack([aligned, aligned[packed.mirror]])
-            inputs = torch.baddbmm(inputs, both[:, :, None], column.view(2, 1, -1))
+            inputs = torch.baddbmm(inputs, both, columns.view(2, -1, 2).transpose(1, 2))
         steps = torch.split(inputs, packed.counts, dim=1)
         recurrent = weight_hh.transpose(1, 2)
         state: State = (gates.new_zeros(2, packed.counts[0], self.rnn.hidden_size),) * (2 if is_lstm else 1)

@@ -24,6 +24,7 @@ Places = NDArray[np.intp]
 GROUP = 512  # texts that advance together: what a step of theirs needs should fit a core's own cache
 ROWS = 512  # rows of a product outside the recurrence
 PAIRS = 32  # whose words are compared at once
+SAME = 0.999  # a cosine above it is that of a word with itself
 FEW = 8  # of so few texts the calls take longer than the arithmetic
 NEAR = 8  # texts are sorted by so many words: neighbours nearly always share what texts share beyond
 
@@ -130,9 +131,9 @@ class FoldedBiRNN:
         self.cell = CELLS[cell]
         self.layers = [self.cell.fold(weights, number, hidden) for number in range(layers)]
         first = self.layers[0]
-        self.alignment, self.column = alignment, first.inputs[:, -1:]  # the weights of the last input
+        self.alignment, self.columns = alignment, first.inputs[:, -2:]  # the weights of the last inputs
         if alignment:
-            self.layers[0] = first._replace(inputs=first.inputs[:, :-1])
+            self.layers[0] = first._replace(inputs=first.inputs[:, :-2])
         self.words = WordTable(channels(weights), self.layers[0])
         self.head = head(["fc", "logits"], weights)
         if len(weights) > len(self.words.channels) + 8 * layers + 4:
@@ -153,7 +154,7 @@ class FoldedBiRNN:
             return np.concatenate(self.cores.each(self.head, blocks))
 
     def _nearest(self, words: Ints, lengths: Places) -> Floats:
-        """Return how near the other text of its pair has a word to each word, ``[2 * pairs, time]``."""
+        """Return how near the other text of its pair has a word to each word, ``[2 * pairs, time, 2]``."""
         halves = list(zip(np.split(words, 2), np.split(np.arange(words.shape[1]) < lengths[:, None], 2), strict=True))
 
         def find(block: slice) -> Floats:
@@ -162,8 +163,8 @@ class FoldedBiRNN:
             return np.stack([cosines.max(axis=2), cosines.max(axis=1)])
 
         blocks = [slice(begin, begin + PAIRS) for begin in range(0, len(words) // 2, PAIRS)]
-        nearest: Floats = np.concatenate(self.cores.each(find, blocks), axis=1)
-        return np.maximum(nearest, 0).reshape(words.shape)
+        largest = np.concatenate(self.cores.each(find, blocks), axis=1).reshape(words.shape)
+        return np.stack([np.maximum(largest, 0), largest > SAME], axis=-1)
 
     def _encode_few(self, ids: Ints, lengths: Places, nearest: Floats | None) -> Floats:
         """Return what ``_encode`` does. Texts share nothing, but both directions of all of them take a step at once."""
@@ -171,7 +172,7 @@ class FoldedBiRNN:
         back = np.maximum(lengths - 1 - time, 0)  # [time, texts], the places of the words read from the end
         inputs = self.words.table[:, ids.T]
         if nearest is not None:
-            inputs += nearest.T[..., None] * self.column[:, None]
+            inputs += (nearest.swapaxes(0, 1).reshape(-1, 2) @ self.columns).reshape(inputs.shape)
         states = self._steps(self.layers[0], inputs, back)
         for layer in self.layers[1:]:
             below = np.concatenate([states[:, 0], states[back, 1, texts]], axis=2)
@@ -213,7 +214,7 @@ class FoldedBiRNN:
             texts, each = ids[rows, : len(time)], (np.cumsum(sizes) - sizes)[:, None] + time
             if nearest is not None:
                 words = np.nonzero(time < sizes[:, None])
-                tables = tables[:, texts[words]] + nearest[rows][words][:, None] * self.column
+                tables = tables[:, texts[words]] + nearest[rows][words] @ self.columns
                 texts = each  # every word is an input of its own now
             for layer, above in pairwise(self.layers):
                 tables, texts = above.input_part(self._outputs(layer, tables, texts, sizes)), each

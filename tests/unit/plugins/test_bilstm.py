@@ -45,7 +45,8 @@ def text_by_text(module, columns):
                     torch.cat(module.embedding(x), dim=-1).detach() for x in (text, texts[column is texts[0]][row])
                 )
                 cosines = nn.functional.cosine_similarity(one[:, None], two, dim=-1)
-                inputs.append(cosines.max(dim=1, keepdim=True).values.clamp(min=0))
+                same = text[:, None] == texts[column is texts[0]][row]
+                inputs += [cosines.max(dim=1, keepdim=True).values.clamp(min=0), same.any(dim=1, keepdim=True).to(one)]
             outputs, result = module.rnn(torch.cat(inputs, dim=-1)[:, None])
             hidden = result[0] if isinstance(module.rnn, nn.LSTM) else result
             last = torch.cat([hidden[-2, 0], hidden[-1, 0]])
