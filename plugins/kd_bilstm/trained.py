@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 from kdcli.models.inference import Cores, Floats, Ints, Weights, channels, head
 
 Places = NDArray[np.intp]
+Source = Callable[..., Floats]
+"""From the numbers of inputs, ``[rows]``, to their part of the gates, put into ``out [rows, gates * hidden]``."""
 
 GROUP = 512  # texts that advance together: what a step of theirs needs should fit a core's own cache
 ROWS = 512  # rows of a product outside the recurrence
-PAIRS = 32  # whose words are compared at once
 SAME = 0.999  # a cosine above it is that of a word with itself
 FEW = 8  # of so few texts the calls take longer than the arithmetic
 NEAR = 8  # texts are sorted by so many words: neighbours nearly always share what texts share beyond
@@ -155,15 +157,15 @@ class FoldedBiRNN:
 
     def _nearest(self, words: Ints, lengths: Places) -> Floats:
         """Return how near the other text of its pair has a word to each word, ``[2 * pairs, time, 2]``."""
-        halves = list(zip(np.split(words, 2), np.split(np.arange(words.shape[1]) < lengths[:, None], 2), strict=True))
-
-        def find(block: slice) -> Floats:
-            one, two = (self.words.directions(half[block]) * inside[block, :, None] for half, inside in halves)
-            cosines = one @ two.swapaxes(1, 2)
-            return np.stack([cosines.max(axis=2), cosines.max(axis=1)])
-
-        blocks = [slice(begin, begin + PAIRS) for begin in range(0, len(words) // 2, PAIRS)]
-        largest = np.concatenate(self.cores.each(find, blocks), axis=1).reshape(words.shape)
+        used, places = np.unique(words, return_inverse=True)
+        vectors = self.words.vectors(used)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        largest = np.zeros(words.shape, np.float32)
+        for one in range(len(words) // 2):
+            two = one + len(words) // 2
+            rows, columns = places[one, : lengths[one]], places[two, : lengths[two]]
+            cosines = vectors[rows] @ vectors[columns].T
+            largest[one, : len(rows)], largest[two, : len(columns)] = cosines.max(axis=1), cosines.max(axis=0)
         return np.stack([np.maximum(largest, 0), largest > SAME], axis=-1)
 
     def _encode_few(self, ids: Ints, lengths: Places, nearest: Floats | None) -> Floats:
@@ -209,17 +211,18 @@ class FoldedBiRNN:
 
         def encode(job: tuple[Places, tuple[int, ...]]) -> None:
             rows, directions = job
-            sizes, tables = lengths[rows], self.words.table
+            sizes = lengths[rows]
             time = np.arange(sizes.max())
             texts, each = ids[rows, : len(time)], (np.cumsum(sizes) - sizes)[:, None] + time
+            sources = _rows_of(self.words.table)
             if nearest is not None:
                 words = np.nonzero(time < sizes[:, None])
-                tables = tables[:, texts[words]] + nearest[rows][words] @ self.columns
+                sources = [partial(self._aligned, way, texts[words], nearest[rows][words]) for way in (0, 1)]
                 texts = each  # every word is an input of its own now
             for layer, above in pairwise(self.layers):
-                tables, texts = above.input_part(self._outputs(layer, tables, texts, sizes)), each
+                sources, texts = _rows_of(above.input_part(self._outputs(layer, sources, texts, sizes))), each
             for direction in directions:
-                pooled[rows, direction] = self._pooled(direction, tables[direction], texts, sizes)
+                pooled[rows, direction] = self._pooled(direction, sources[direction], texts, sizes)
 
         # The directions of a single layer go apart, each with neighbours of its own; layers above it need both.
         apart: list[tuple[int, ...]] = [(0,), (1,)] if len(self.layers) == 1 else [(0, 1)]
@@ -229,21 +232,26 @@ class FoldedBiRNN:
         self.cores.each(encode, jobs)
         return pooled.reshape(len(ids), -1)
 
-    def _outputs(self, layer: LayerWeights, tables: Floats, ids: Ints, lengths: Places) -> Floats:
+    def _aligned(self, direction: int, words: Ints, nearest: Floats, each: Places, out: Floats) -> Floats:
+        np.take(self.words.table[direction], words[each], axis=0, out=out, mode="clip")
+        out += nearest[each] @ self.columns[direction]
+        return out
+
+    def _outputs(self, layer: LayerWeights, sources: Sequence[Source], ids: Ints, lengths: Places) -> Floats:
         """Return a layer's hidden states for each word, text after text, ``[words, 2 * hidden]``."""
         outputs = np.empty((lengths.sum(), 2, self.hidden), np.float32)
         begins = np.cumsum(lengths) - lengths
-        for direction, table in enumerate(tables):
-            for time, (nodes, states) in enumerate(self._walk(layer, direction, table, ids, lengths)):
+        for direction, source in enumerate(sources):
+            for time, (nodes, states) in enumerate(self._walk(layer, direction, source, ids, lengths)):
                 inside = time < lengths
                 places = begins + (lengths - 1 - time if direction else time)
                 outputs[places[inside], direction] = states[self.cell.parts - 1, nodes[inside]]
         return outputs.reshape(len(outputs), -1)
 
-    def _pooled(self, direction: int, table: Floats, ids: Ints, lengths: Places) -> Floats:
+    def _pooled(self, direction: int, source: Source, ids: Ints, lengths: Places) -> Floats:
         """Return the last layer's hidden states of a direction, pooled over time, ``[texts, hidden]``."""
         pooled = np.empty((len(ids), self.hidden), np.float32)
-        walk = self._walk(self.layers[-1], direction, table, ids, lengths, maxima=self.by_maximum)
+        walk = self._walk(self.layers[-1], direction, source, ids, lengths, maxima=self.by_maximum)
         for time, (nodes, states) in enumerate(walk, 1):
             ends = lengths == time
             if ends.any():
@@ -251,13 +259,13 @@ class FoldedBiRNN:
         return pooled
 
     def _walk(
-        self, layer: LayerWeights, direction: int, table: Floats, ids: Ints, lengths: Places, *, maxima: bool = False
+        self, layer: LayerWeights, direction: int, source: Source, ids: Ints, lengths: Places, *, maxima: bool = False
     ) -> Iterator[tuple[Places, Floats]]:
         """Compute the states of all prefixes of texts, one word longer each time; direction 1 begins at their ends.
 
-        ``table`` is the input's part of the gates, ``[inputs, gates * hidden]``, ``ids [texts, time]`` the input of
-        each word. With ``maxima``, the largest value so far of each unit lies behind the hidden state. Yields the
-        prefix of each text, and their states, ``[parts, prefixes, hidden]``, which are valid until the next ones.
+        ``source`` gives the inputs' part of the gates, ``ids [texts, time]`` are the inputs of the words. With
+        ``maxima``, the largest value so far of each unit lies behind the hidden state. Yields the prefix of each text,
+        and their states, ``[parts, prefixes, hidden]``, which are valid until the next ones.
         """
         (gates, parts, _, step), size = self.cell, self.hidden
         before = np.zeros((parts + maxima, 1, size), np.float32)
@@ -268,8 +276,7 @@ class FoldedBiRNN:
         work_room = np.empty((gates + parts + maxima) * len(ids) * size, np.float32)
         for time, level in enumerate(levels(reverse(ids, lengths) if direction else ids, lengths)):
             count = len(level.ids)
-            # "clip" saves a copy; every index is in range.
-            inputs = np.take(table, level.ids, axis=0, out=gates_room[:count], mode="clip")
+            inputs = source(level.ids, out=gates_room[:count])
             work = _shaped(work_room, gates + parts + maxima, count, size)
             np.take(before, level.parents, axis=1, out=work[gates:], mode="clip")
             product = product_room[:count]
@@ -300,16 +307,13 @@ class WordTable:
         new = np.flatnonzero(needed & ~self._filled)
         return [new[begin : begin + ROWS] for begin in range(0, len(new), ROWS)]
 
-    def directions(self, words: Ints) -> Floats:
-        """Return the vectors of words, all channels side by side, at length 1: ``[..., size]``."""
-        vectors = np.concatenate([channel[words] for channel in self.channels], axis=-1)
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-        return vectors
+    def vectors(self, words: Places) -> Floats:
+        """Return the vectors of words, all channels side by side, ``[words, size]``."""
+        return np.concatenate([channel[words] for channel in self.channels], axis=1)
 
     def fill(self, words: Places) -> None:
         """Put words into the table."""
-        vectors = np.concatenate([channel[words] for channel in self.channels], axis=1)
-        self.table[:, words] = self.layer.input_part(vectors)
+        self.table[:, words] = self.layer.input_part(self.vectors(words))
         self._filled[words] = True
 
 
@@ -348,6 +352,12 @@ def reverse(ids: Ints, lengths: Ints, limit: int | None = None) -> Ints:
     """Return texts read from their ends, ``[texts, time]``, or the last words of each, ``[texts, limit]``."""
     time = np.arange(ids.shape[1])[:limit]
     return np.take_along_axis(ids, np.maximum(lengths[:, None] - 1 - time, 0), axis=1)
+
+
+def _rows_of(tables: Floats) -> list[Source]:
+    """Return a source for each direction from its table, ``[inputs, gates * hidden]``."""
+    # "clip" saves a copy; every index is in range.
+    return [partial(np.take, table, axis=0, mode="clip") for table in tables]
 
 
 def _shaped(room: Floats, *shape: int) -> Floats:
