@@ -41,6 +41,10 @@ class Position:
         self.losses += 1
 
 
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in weights.items()}
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The checkpoint of one training."""
@@ -83,6 +87,8 @@ class Checkpoint:
                 for key in file.keys():  # noqa: SIM118 (no mapping)
                     group, _, name = key.partition("/")
                     groups[group][name] = file.get_tensor(key)
+            if _shapes(groups["model"]) != _shapes(self.module.state_dict()):
+                raise ValueError("it is of another model")
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             reporter.warn(f"{self.folder / FILE}: cannot be read ({error}): starting again")
             return None

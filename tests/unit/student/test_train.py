@@ -12,7 +12,8 @@ import pytest
 import torch
 from notes import Notes
 from raising import raising
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import kdcli
 from kdcli.api import QuietReporter, Task
@@ -138,14 +139,20 @@ def test_killed_between_two_evaluations(tmp_path, monkeypatch):
     assert weights_hash(tmp_path / "stopped") == weights_hash(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("why", ["changed", "broken", "forgotten"])
+@pytest.mark.parametrize("why", ["changed", "broken", "another model's", "forgotten"])
 def test_a_checkpoint_that_is_not_used(tmp_path, why):
     how, notes = {"lr": 0.5} if why == "changed" else {}, Notes()
     train(tmp_path / "whole", **how)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "student", reporter=Notes(kill_at_point=1))
+    checkpoint = tmp_path / ".student.resume" / "checkpoint.safetensors"
     if why == "broken":
-        (tmp_path / ".student.resume" / "checkpoint.safetensors").write_bytes(b"\x08")
+        checkpoint.write_bytes(b"\x08")
+    if why == "another model's":
+        with safe_open(checkpoint, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            tensors |= {name: value[:1].clone() for name, value in tensors.items() if name.startswith("model/")}
+            save_file(tensors, checkpoint, file.metadata())
     train(tmp_path / "student", reporter=notes, resume=why != "forgotten", **how)
     assert [step for _, step, _ in notes.points] == [6, 12, 18]
     assert len(notes.warnings) == (why != "forgotten")
