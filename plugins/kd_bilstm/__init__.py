@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from kd_bilstm.trained import SAME, FoldedBiRNN
+from kd_bilstm.trained import FoldedBiRNN
 from kdcli.api import API_VERSION, Task
 from kdcli.models.inference import Floats, Graph, Model, Weights, onnx_model
 
@@ -24,27 +24,40 @@ START = """
 """
 ALIGN = """
     last = Constant <value_ints = [2]> ()
-    every = Gather (vectors, words)
-    real = Unsqueeze (present, last)
-    inside_vectors = Mul (every, real)
-    norms = ReduceL2 <axes = [2]> (every)
+    no_word = Constant <value_int = -1> ()
+    masked = Equal (words, one)
+    unmasked = Not (masked)
+    real = And (inside, unmasked)
+    weights = Cast <to = 1> (real)
+    weight = Unsqueeze (weights, last)
+    vectors_by_text = Transpose <perm = [1, 0, 2]> (word_vectors)
+    norms = ReduceL2 <axes = [2]> (vectors_by_text)
     positive = Max (norms, least)
-    directions = Div (inside_vectors, positive)
+    scale = Div (weight, positive)
+    directions = Mul (vectors_by_text, scale)
     directions_1, directions_2 = Split <axis = 0> (directions)
-    turned_2 = Transpose <perm = [0, 2, 1]> (directions_2)
-    cosines = MatMul (directions_1, turned_2)
-    nearest_1 = ReduceMax <axes = [2], keepdims = 0> (cosines)
-    nearest_2 = ReduceMax <axes = [1], keepdims = 0> (cosines)
-    nearest = Concat <axis = 0> (nearest_1, nearest_2)
-    positive_nearest = Relu (nearest)
-    equal = Greater (nearest, same)
-    exact = Cast <to = 1> (equal)
-    nearest_steps = Transpose <perm = [1, 0]> (positive_nearest)
-    exact_steps = Transpose <perm = [1, 0]> (exact)
-    nearest_input = Unsqueeze (nearest_steps, last)
-    exact_input = Unsqueeze (exact_steps, last)
-    layer_0 = Concat <axis = 2> (word_vectors, nearest_input, exact_input)
-"""  # nearest: [2 * pairs, time], the largest cosine with a word of the other text
+    turned = Transpose <perm = [0, 2, 1]> (directions_2)
+    cosines = MatMul (directions_1, turned)
+    ids = Where (real, words, no_word)
+    ids_1, ids_2 = Split <axis = 0> (ids)
+    rows = Unsqueeze (ids_1, last)
+    columns = Unsqueeze (ids_2, axis)
+    equal = Equal (rows, columns)
+    same = Cast <to = 1> (equal)
+    near_1 = ReduceMax <axes = [2], keepdims = 0> (cosines)
+    near_2 = ReduceMax <axes = [1], keepdims = 0> (cosines)
+    same_1 = ReduceMax <axes = [2], keepdims = 0> (same)
+    same_2 = ReduceMax <axes = [1], keepdims = 0> (same)
+    nearest = Concat <axis = 0> (near_1, near_2)
+    found = Concat <axis = 0> (same_1, same_2)
+    near_values = Relu (nearest)
+    same_values = Mul (found, weights)
+    near_input = Unsqueeze (near_values, last)
+    same_input = Unsqueeze (same_values, last)
+    both = Concat <axis = 2> (near_input, same_input)
+    aligned = Transpose <perm = [1, 0, 2]> (both)
+    layer_0 = Concat <axis = 2> (word_vectors, aligned)
+"""  # as BiRNN.align has it
 LAYER = """
     every_{n}, last_{n} = {kind} <hidden_size = {hidden}, direction = "bidirectional", clip = 1000000.0{attributes}>
         (layer_{n}, input_weights_{n}, recurrent_weights_{n}, biases_{n}, counts)
@@ -82,8 +95,8 @@ class Options(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=T
     pooling: Literal["last", "max"] = "last"
     """What stands for a text: the last hidden states of both directions, or the maximum over all words."""
     alignment: bool = False
-    """Pairs: each word also tells how near the other text has one, and whether it has the same (Chen et al. 2017,
-    section 3.2)."""
+    """Pairs: each word has two more inputs, its largest cosine with a word of the other text, and whether that text has
+    it (after Chen, Fisch, Weston, Bordes 2017, section 3.2, which has attention in place of the largest)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of values dropped before the logits and between recurrent layers."""
     embeddings: Literal["rand", "static", "non-static", "multichannel"] = "multichannel"
@@ -117,8 +130,7 @@ def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
     # As PyTorch has it: the reset gate scales the product with the recurrent weights, not the state before it.
     attributes = ", linear_before_reset = 1" if options.cell == "gru" else ""
     if options.alignment and task.kind == "pair":
-        start = START + ALIGN
-        values |= {"least": np.array(1e-12, np.float32), "same": np.array(SAME, np.float32)}
+        start, values["least"] = START + ALIGN, np.array(1e-12, np.float32)
     else:
         start = f"{START}layer_0 = Identity (word_vectors)\n"
     encode, last, size = start, options.layers - 1, 2 * options.hidden

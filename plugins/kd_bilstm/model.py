@@ -1,8 +1,8 @@
 """The model, in plain PyTorch.
 
 Two things make it fast on a CPU. The input half of the recurrence, by far the larger one, depends on the word alone,
-so it is computed once for each different word of a batch. And both directions advance together, over the rows that
-still have words: padding costs nothing and cannot make a difference.
+but for its alignment, so it is computed once for each different word of a batch. And both directions advance together,
+over the rows that still have words: padding costs nothing and cannot make a difference.
 """
 
 import warnings
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kd_bilstm.trained import SAME
+from kd_bilstm.trained import MASK_ID
 from kdcli.api import Batch
 from kdcli.models.embedding import Embedding, compared
 
@@ -35,8 +35,7 @@ class BiRNN(nn.Module):
     """A bidirectional LSTM or GRU, pooled over time -> FC + ReLU -> FC (Tang et al. 2019, figures 1 and 2).
 
     The arguments are those of ``kd_bilstm.Options``. The two texts of a pair are encoded by the same recurrence and
-    compared as [h1, h2, |h1 - h2|, h1 * h2]. With ``alignment`` each word has two more inputs: how near a word of
-    the other text comes to it, and whether it is the same.
+    compared as [h1, h2, |h1 - h2|, h1 * h2]; with ``alignment``, each word knows how near the other text has it.
     """
 
     def __init__(
@@ -68,31 +67,34 @@ class BiRNN(nn.Module):
         longest = max(words.shape[1] for words in batch.words)
         words = torch.cat([functional.pad(words, (0, longest - words.shape[1])) for words in batch.words])
         lengths = torch.cat(batch.lengths)
-        nearest = self.nearest(words, lengths) if self.alignment else None
-        states = compared(self.encode(words, lengths, nearest).chunk(len(batch.words)))
+        aligned = self.align(words, lengths) if self.alignment else None
+        states = compared(self.encode(words, lengths, aligned).chunk(len(batch.words)))
         hidden = self.dropout(functional.relu(self.fc(states)))  # [batch, fc]
         logits: Tensor = self.logits(hidden)
         return logits
 
     @torch.no_grad()
-    def nearest(self, words: Tensor, lengths: Tensor) -> Tensor:
-        """Return how near the other text of its pair has a word to each word, ``[2 * pairs, time, 2]``.
+    def align(self, words: Tensor, lengths: Tensor) -> Tensor:
+        """Return two inputs of each word of pairs, ``[2 * pairs, time, 2]``.
 
-        The first is the largest cosine of their vectors, all channels side by side, and at least 0; the second is 1
-        where it is the same word.
+        They are the largest cosine with a word of the other text, at least 0, and whether that text has the word. The
+        cosine is that of the vectors, all channels side by side. ``MASK`` is like no word, not even itself.
         """
         inside = (torch.arange(words.shape[1]) < lengths[:, None]).to(words.device)
-        vectors = functional.normalize(torch.cat(self.embedding(words), dim=-1), dim=-1) * inside[:, :, None]
-        one, two = vectors.chunk(2)
-        cosines = one @ two.transpose(1, 2)
-        largest = torch.cat([cosines.amax(dim=2), cosines.amax(dim=1)]).clamp(min=0)
-        return torch.stack([largest, (largest > SAME).to(largest.dtype)], dim=-1)
+        real = torch.where(inside & (words != MASK_ID), words, -1)
+        used, places = torch.unique(real, return_inverse=True)
+        vectors = functional.normalize(torch.cat(self.embedding(used.clamp(min=0)), dim=-1), dim=-1)
+        one, two = functional.embedding(places, vectors * (used >= 0)[:, None]).chunk(2)
+        rows, columns = real.chunk(2)
+        same = (rows[:, :, None] == columns[:, None]) & (rows >= 0)[:, :, None]
+        likeness = torch.stack([one @ two.transpose(1, 2), same.to(one.dtype)], dim=-1)  # [pairs, time, time, 2]
+        return torch.cat([likeness.amax(dim=2), likeness.amax(dim=1)]).clamp(min=0)
 
-    def encode(self, words: Tensor, lengths: Tensor, nearest: Tensor | None = None) -> Tensor:
+    def encode(self, words: Tensor, lengths: Tensor, aligned: Tensor | None) -> Tensor:
         """Return the last layer's hidden states of both directions, pooled over time, ``[texts, 2 * hidden]``."""
         packed = pack(lengths, words.device)
         vocabulary, places = torch.unique(words[packed.places], return_inverse=True)
-        aligned = None if nearest is None else nearest[packed.places]
+        aligned = None if aligned is None else aligned[packed.places]
         outputs = self.recur(self.embedding(vocabulary), places, packed, 0, aligned)  # [2, all words, hidden]
         for layer in range(1, self.rnn.num_layers):
             both = torch.cat([outputs[0], outputs[1][packed.mirror]], dim=-1)
@@ -117,15 +119,16 @@ class BiRNN(nn.Module):
         )
         gates = (bias_ih + bias_hh if is_lstm else bias_ih).flatten()
         sizes = [channel.shape[1] for channel in channels]
-        *weights, columns = torch.split(weight_ih.flatten(0, 1), [*sizes, 0 if aligned is None else 2], dim=1)
+        if aligned is not None:
+            weight_ih, weight_aligned = torch.split(weight_ih, [sum(sizes), 2], dim=2)
         # Apart, so that no gradient is computed for a frozen channel.
-        for channel, weight in zip(channels, weights, strict=True):
+        for channel, weight in zip(channels, torch.split(weight_ih.flatten(0, 1), sizes, dim=1), strict=True):
             gates = torch.addmm(gates, channel, weight.t())  # [inputs, 2 * gates * hidden]
         rows = torch.stack([2 * places, 2 * places[packed.mirror] + 1])
         inputs = functional.embedding(rows, gates.view(2 * len(gates), -1))
         if aligned is not None:
             both = torch.stack([aligned, aligned[packed.mirror]])
-            inputs = torch.baddbmm(inputs, both, columns.view(2, -1, 2).transpose(1, 2))
+            inputs = torch.baddbmm(inputs, both, weight_aligned.transpose(1, 2))
         steps = torch.split(inputs, packed.counts, dim=1)
         recurrent = weight_hh.transpose(1, 2)
         state: State = (gates.new_zeros(2, packed.counts[0], self.rnn.hidden_size),) * (2 if is_lstm else 1)

@@ -1,10 +1,10 @@
 """The trained model without torch, in NumPy.
 
 The product of a word's vector with the input weights is a constant after training, and four fifths of the arithmetic:
-it is kept in a table. A hidden state depends only on the words that lead to it, so texts that begin alike share the
-states of their beginning, and for the second direction those that end alike share the states of their end: each
-different prefix is computed once. sigmoid(x) is (tanh(x / 2) + 1) / 2: the halves inside are in the weights, so one
-tanh serves all gates at once; those outside are applied together, one for each product of gates.
+it is kept in a table. Without alignment, a hidden state depends only on the words that lead to it, so texts that begin
+alike share the states of their beginning, and for the second direction those that end alike share the states of their
+end: each different prefix is computed once. sigmoid(x) is (tanh(x / 2) + 1) / 2: the halves inside are in the weights,
+so one tanh serves all gates at once; those outside are applied together, one for each product of gates.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kd_bilstm.prefixes import Places, levels, near, reverse
 from kdcli.models.inference import Cores, Floats, Ints, Weights, channels, head
 
-Places = NDArray[np.intp]
 Source = Callable[..., Floats]
 """From the numbers of inputs, ``[rows]``, to their part of the gates, put into ``out [rows, gates * hidden]``."""
 
 GROUP = 512  # texts that advance together: what a step of theirs needs should fit a core's own cache
 ROWS = 512  # rows of a product outside the recurrence
-SAME = 0.999  # a cosine above it is that of a word with itself
+MASK_ID = 1  # of ``kdcli.api.MASK``, see ``Batch``
 FEW = 8  # of so few texts the calls take longer than the arithmetic
-NEAR = 8  # texts are sorted by so many words: neighbours nearly always share what texts share beyond
 
 
 class LayerWeights(NamedTuple):
@@ -132,10 +130,11 @@ class FoldedBiRNN:
         self.hidden, self.by_maximum = hidden, pooling == "max"
         self.cell = CELLS[cell]
         self.layers = [self.cell.fold(weights, number, hidden) for number in range(layers)]
-        first = self.layers[0]
-        self.alignment, self.columns = alignment, first.inputs[:, -2:]  # the weights of the last inputs
+        self.alignment = alignment
         if alignment:
+            first = self.layers[0]
             self.layers[0] = first._replace(inputs=first.inputs[:, :-2])
+            self.aligned_weights = first.inputs[:, -2:]  # [2, 2, gates * hidden]
         self.words = WordTable(channels(weights), self.layers[0])
         self.head = head(["fc", "logits"], weights)
         if len(weights) > len(self.words.channels) + 8 * layers + 4:
@@ -149,32 +148,33 @@ class FoldedBiRNN:
             stacked = np.concatenate([np.pad(column, ((0, 0), (0, longest - column.shape[1]))) for column in words])
             self.cores.each(self.words.fill, self.words.missing(stacked))
             counts = np.concatenate(lengths).astype(np.intp)
-            nearest = self._nearest(stacked, counts) if self.alignment else None
+            aligned = self._align(stacked, counts) if self.alignment else None
             encode = self._encode if len(stacked) > FEW else self._encode_few
-            states = np.split(encode(stacked, counts, nearest), len(words))
+            states = np.split(encode(stacked, counts, aligned), len(words))
             blocks = [[part[begin : begin + ROWS] for part in states] for begin in range(0, len(states[0]), ROWS)]
             return np.concatenate(self.cores.each(self.head, blocks))
 
-    def _nearest(self, words: Ints, lengths: Places) -> Floats:
-        """Return how near the other text of its pair has a word to each word, ``[2 * pairs, time, 2]``."""
+    def _align(self, words: Ints, lengths: Places) -> Floats:
+        """Return what ``BiRNN.align`` does, ``[2 * pairs, time, 2]``."""
         used, places = np.unique(words, return_inverse=True)
-        vectors = self.words.vectors(used)
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        largest = np.zeros(words.shape, np.float32)
+        vectors, real = self.words.vectors(used), used != MASK_ID
+        vectors *= real[:, None] / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        aligned = np.zeros((*words.shape, 2), np.float32)
         for one in range(len(words) // 2):
             two = one + len(words) // 2
             rows, columns = places[one, : lengths[one]], places[two, : lengths[two]]
-            cosines = vectors[rows] @ vectors[columns].T
-            largest[one, : len(rows)], largest[two, : len(columns)] = cosines.max(axis=1), cosines.max(axis=0)
-        return np.stack([np.maximum(largest, 0), largest > SAME], axis=-1)
+            same = (rows[:, None] == columns) & real[columns]
+            likeness = np.stack([vectors[rows] @ vectors[columns].T, same], axis=-1)
+            aligned[one, : len(rows)], aligned[two, : len(columns)] = likeness.max(axis=1), likeness.max(axis=0)
+        return np.maximum(aligned, 0)
 
-    def _encode_few(self, ids: Ints, lengths: Places, nearest: Floats | None) -> Floats:
+    def _encode_few(self, ids: Ints, lengths: Places, aligned: Floats | None) -> Floats:
         """Return what ``_encode`` does. Texts share nothing, but both directions of all of them take a step at once."""
         texts, time = np.arange(len(ids)), np.arange(ids.shape[1])[:, None]
         back = np.maximum(lengths - 1 - time, 0)  # [time, texts], the places of the words read from the end
         inputs = self.words.table[:, ids.T]
-        if nearest is not None:
-            inputs += (nearest.swapaxes(0, 1).reshape(-1, 2) @ self.columns).reshape(inputs.shape)
+        if aligned is not None:
+            inputs += (aligned.swapaxes(0, 1).reshape(-1, 2) @ self.aligned_weights).reshape(inputs.shape)
         states = self._steps(self.layers[0], inputs, back)
         for layer in self.layers[1:]:
             below = np.concatenate([states[:, 0], states[back, 1, texts]], axis=2)
@@ -205,7 +205,7 @@ class FoldedBiRNN:
             hidden[:] = before
         return states
 
-    def _encode(self, ids: Ints, lengths: Places, nearest: Floats | None) -> Floats:
+    def _encode(self, ids: Ints, lengths: Places, aligned: Floats | None) -> Floats:
         """Return the pooled states of texts ``[texts, time]``, ``[texts, 2 * hidden]``."""
         pooled = np.empty((len(ids), 2, self.hidden), np.float32)
 
@@ -213,12 +213,12 @@ class FoldedBiRNN:
             rows, directions = job
             sizes = lengths[rows]
             time = np.arange(sizes.max())
-            texts, each = ids[rows, : len(time)], (np.cumsum(sizes) - sizes)[:, None] + time
+            texts, each = ids[rows, : len(time)], (np.cumsum(sizes) - sizes)[:, None] + time  # each word an input
             sources = _rows_of(self.words.table)
-            if nearest is not None:
-                words = np.nonzero(time < sizes[:, None])
-                sources = [partial(self._aligned, way, texts[words], nearest[rows][words]) for way in (0, 1)]
-                texts = each  # every word is an input of its own now
+            if aligned is not None:
+                inside = np.nonzero(time < sizes[:, None])
+                words, more = texts[inside], aligned[rows][inside]
+                sources, texts = [partial(self._with_alignment, way, words, more) for way in (0, 1)], each
             for layer, above in pairwise(self.layers):
                 sources, texts = _rows_of(above.input_part(self._outputs(layer, sources, texts, sizes))), each
             for direction in directions:
@@ -232,9 +232,9 @@ class FoldedBiRNN:
         self.cores.each(encode, jobs)
         return pooled.reshape(len(ids), -1)
 
-    def _aligned(self, direction: int, words: Ints, nearest: Floats, each: Places, out: Floats) -> Floats:
-        np.take(self.words.table[direction], words[each], axis=0, out=out, mode="clip")
-        out += nearest[each] @ self.columns[direction]
+    def _with_alignment(self, direction: int, words: Ints, aligned: Floats, places: Places, out: Floats) -> Floats:
+        np.take(self.words.table[direction], words[places], axis=0, out=out, mode="clip")
+        out += aligned[places] @ self.aligned_weights[direction]
         return out
 
     def _outputs(self, layer: LayerWeights, sources: Sequence[Source], ids: Ints, lengths: Places) -> Floats:
@@ -315,43 +315,6 @@ class WordTable:
         """Put words into the table."""
         self.table[:, words] = self.layer.input_part(self.vectors(words))
         self._filled[words] = True
-
-
-class Level(NamedTuple):
-    """The nodes of the tree of prefixes at one time step."""
-
-    ids: Places  # [nodes], the last word of each prefix
-    parents: Places  # [nodes], its node of the level before, the root for those of the first
-    nodes: Places  # [texts], the node of each text; without meaning where the text has ended
-
-
-def levels(ids: Ints, lengths: Ints) -> Iterator[Level]:
-    """Walk through the tree of the prefixes of texts ``[texts, time]``, of which neighbours share what they can."""
-    differs = np.ones((len(ids), ids.shape[1] + 1), np.bool_)
-    np.not_equal(ids[1:], ids[:-1], out=differs[1:, :-1])
-    shared = differs.argmax(axis=1)  # words in common with the text before
-    shared[1:] = np.minimum.reduce([shared[1:], lengths[1:], lengths[:-1]])
-    time = np.arange(ids.shape[1])[:, None]
-    new = (shared <= time) & (time < lengths)  # [time, texts]
-    # A text without a node of its own has the last one made before it.
-    nodes = np.cumsum(new, axis=1) - 1
-    parents = np.concatenate([np.zeros_like(nodes[:1]), nodes[:-1]])[new]
-    cuts = np.cumsum(np.count_nonzero(new, axis=1))[:-1]
-    return map(Level, np.split(ids.T[new], cuts), np.split(parents, cuts), nodes)
-
-
-def near(ids: Ints, lengths: Ints, *, backward: bool) -> Places:
-    """Return texts ``[texts, time]`` in an order in which those that begin alike, or end alike, are neighbours."""
-    first = reverse(ids, lengths, NEAR) if backward else ids[:, :NEAR]
-    first = np.where(np.arange(first.shape[1]) < lengths[:, None], first, 0).astype(ids.dtype)
-    order: Places = np.lexsort([*np.ascontiguousarray(first.T[::-1]), lengths // 8])
-    return order
-
-
-def reverse(ids: Ints, lengths: Ints, limit: int | None = None) -> Ints:
-    """Return texts read from their ends, ``[texts, time]``, or the last words of each, ``[texts, limit]``."""
-    time = np.arange(ids.shape[1])[:limit]
-    return np.take_along_axis(ids, np.maximum(lengths[:, None] - 1 - time, 0), axis=1)
 
 
 def _rows_of(tables: Floats) -> list[Source]:

@@ -31,27 +31,34 @@ many_lengths = st.lists(st.integers(1, 7), min_size=1, max_size=40)
 
 def text_by_text(module, columns):
     """Logits by PyTorch's own recurrence, one text at a time, without padding."""
-    states = []
     texts = [
         [text[:length] for text, length in zip(torch.from_numpy(words), lengths, strict=True)]
         for words, lengths in columns
     ]
-    for column in texts:
+    states = []
+    for column, others in zip(texts, texts[::-1], strict=True):
         states.append([])
-        for row, text in enumerate(column):
-            inputs = module.embedding(text)
+        for text, other in zip(column, others, strict=True):
+            inputs = torch.cat(module.embedding(text), dim=-1)
             if module.alignment:
-                one, two = (
-                    torch.cat(module.embedding(x), dim=-1).detach() for x in (text, texts[column is texts[0]][row])
-                )
-                cosines = nn.functional.cosine_similarity(one[:, None], two, dim=-1)
-                same = text[:, None] == texts[column is texts[0]][row]
-                inputs += [cosines.max(dim=1, keepdim=True).values.clamp(min=0), same.any(dim=1, keepdim=True).to(one)]
-            outputs, result = module.rnn(torch.cat(inputs, dim=-1)[:, None])
+                inputs = torch.cat([inputs, alignment(module, text, other).to(inputs.dtype)], dim=-1)
+            outputs, result = module.rnn(inputs[:, None])
             hidden = result[0] if isinstance(module.rnn, nn.LSTM) else result
             last = torch.cat([hidden[-2, 0], hidden[-1, 0]])
             states[-1].append(last if module.pooling == "last" else outputs[:, 0].max(dim=0).values)
     return module.logits(torch.relu(module.fc(forms.compared(map(torch.stack, states)))))
+
+
+def alignment(module, text, other):
+    """The two inputs of each word of a text, word by word; 1 is [MASK]."""
+    words = [word for word in other.tolist() if word != 1]
+    vectors = {word: torch.cat(module.embedding(torch.tensor(word))).detach() for word in {*words, *text.tolist()}}
+    cosine = nn.CosineSimilarity(dim=0)
+    found = []
+    for word in text.tolist():
+        near = [float(cosine(vectors[word], vectors[one])) for one in words] if word != 1 else []
+        found.append([max([0.0, *near]), float(word != 1 and word in words)])
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def small(task=forms.SINGLE, **options):
@@ -88,14 +95,31 @@ def test_alignment_of_pairs(cell, layers, pooling):
     assert logits.std(axis=0).min() > 5e-3
 
 
+def test_alignment_by_hand():
+    module, _ = small(forms.PAIR, alignment=True, embeddings="non-static")
+    with torch.no_grad():
+        module.embedding.trained.weight[2:5, :] = torch.eye(forms.SIZE)[:3]
+        module.embedding.trained.weight[5] = torch.tensor([3.0, 4, 0, 0, 0, 0])
+        module.embedding.trained.weight[6] = 0
+        module.embedding.trained.weight[7] = module.embedding.trained.weight[4]
+    words = torch.tensor([[2, 1, 6, 4, 9], [5, 1, 6, 7, 4]])
+    expected = [[[0.6, 0], [0, 0], [0, 1], [1, 0]], [[0.6, 0], [0, 0], [0, 1], [1, 0]]]  # near, the same
+    lengths = torch.tensor([4, 4])  # the last words lie beyond
+    quick = fast(Options(**SMALL, alignment=True, embeddings="non-static"), forms.PAIR, forms.weights_of(module))
+    for found in (module.align(words, lengths).numpy(), quick._align(words.numpy(), lengths.numpy())):
+        np.testing.assert_allclose(found[:, :4], expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("embeddings", ["rand", "static", "non-static", "multichannel"])
 def test_each_kind_of_embedding(embeddings):
     forms.assert_all_forms_agree(kd_bilstm, text_by_text, forms.SINGLE, [3, 5, 1], embeddings=embeddings, **SMALL)
 
 
+@pytest.mark.parametrize("alignment", [False, True])
 @each_variant
-def test_gradients_are_those_text_by_text(cell, layers, pooling):
-    options = {"cell": cell, "layers": layers, "pooling": pooling, "alignment": True, "embeddings": "multichannel"}
+def test_gradients_are_those_text_by_text(cell, layers, pooling, alignment):
+    options = {"cell": cell, "layers": layers, "pooling": pooling, "alignment": alignment, "embeddings": "multichannel"}
+    # With 4 units behind the states all may be 0, and their gradients with them.
     forms.assert_same_gradients(kd_bilstm, text_by_text, hidden=5, fc=12, **options)
 
 
