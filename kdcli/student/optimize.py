@@ -132,15 +132,15 @@ def _adadelta(parameter: Tensor, state: dict[str, Tensor], lr: float, rho: float
     else:
         parameter.sub_(_delta(gradient, state["squares"], state["deltas"], rho, eps), alpha=lr)
         return
-    shrink = _shrink(state, rows, rho)
+    shrink = _catch_up(state, rows, rho)
     squares, deltas = state["squares"][rows].mul_(shrink), state["deltas"][rows].mul_(shrink)
     parameter.index_add_(0, rows, _delta(values, squares, deltas, rho, eps), alpha=-lr)
     state["squares"].index_copy_(0, rows, squares)
     state["deltas"].index_copy_(0, rows, deltas)
 
 
-def _shrink(state: dict[str, Tensor], rows: Tensor, rho: float) -> Tensor:
-    """Return what the averages of rows, ``[rows, 1]``, lose by the steps they have missed; they have seen this one."""
+def _catch_up(state: dict[str, Tensor], rows: Tensor, rho: float) -> Tensor:
+    """Return the factor of rows' averages for the steps that they have missed, ``[rows, 1]``, and mark this step."""
     step = int(state["step"])
     missed = step - 1 - state["seen"][rows]
     state["seen"].index_fill_(0, rows, step)
@@ -182,7 +182,7 @@ def _adam(parameter: Tensor, state: dict[str, Tensor], lr: float, rho: float, ep
     gradient = parameter.grad.coalesce()
     rows, values = gradient.indices()[0], gradient.values()
     state["step"] += 1
-    squares = state["squares"][rows].mul_(rho * _shrink(state, rows, rho)).addcmul_(values, values, value=1 - rho)
+    squares = state["squares"][rows].mul_(rho * _catch_up(state, rows, rho)).addcmul_(values, values, value=1 - rho)
     state["squares"].index_copy_(0, rows, squares)
     squares.div_(1 - rho ** int(state["step"]))
     parameter.index_add_(0, rows, values / squares.sqrt_().add_(eps), alpha=-lr)

@@ -102,7 +102,7 @@ def train_vocabulary(
     while len(words) < max_size and (other := next(others, None)) is not None:
         word = normalizer.normalize_str(other)
         if len(word) > 1 and len(pre_tokenizer.pre_tokenize_str(word)) == 1:
-            words.setdefault(word)
+            words.setdefault(word.strip())  # the normalizer puts spaces around a Chinese character
     model = WordPiece if inside else WordLevel
     tokenizer = Tokenizer(model({word: number for number, word in enumerate(words)}, unk_token=MASK))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer

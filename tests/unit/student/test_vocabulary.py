@@ -38,15 +38,15 @@ def test_words_by_frequency_behind_the_special_ones_and_others_where_there_is_ro
     assert vocabulary(trained(min_freq=3)) == ["[PAD]", "[MASK]", "a", "film", "good"]
     assert {"GOOD", "café", "It"} <= set(vocabulary(trained(lowercase=False)))
     own = vocabulary(trained())
-    more = ["film", "Actress", "x", "two words", "semi-colon", "[unused1]", "plot", "actress", "scene", "late"]
+    more = ["film", "Actress", "x", "two words", "semi-colon", "[unused1]", "plot", "actress", "映", "scene", "late"]
     room = len(own) + 3
 
     def words(max_size):
         texts = [pl.Series(TEXTS)]
         return vocabulary(train_vocabulary(texts, max_size=max_size, min_freq=1, lowercase=True, more=iter(more)))
 
-    assert words(room) == [*own, "actress", "plot", "scene"]
-    assert words(100) == [*own, "actress", "plot", "scene", "late"]
+    assert words(room) == [*own, "actress", "plot", "映"]
+    assert words(100) == [*own, "actress", "plot", "映", "scene", "late"]
     assert words(len(own)) == own
     assert words(5) == own[:5]
 
