@@ -287,7 +287,7 @@ def test_folder(tmp_path):
     assert (result.parameters_without_embeddings, result.parameters) == (inside, inside + 7 * 6)
     student = load_student(folder)
     assert (student.parameters_without_embeddings, student.parameters) == (inside, inside + 7 * 6)
-    defaults = {"cell": "lstm", "layers": 1, "pooling": "last", "dropout": 0.1}
+    defaults = {"cell": "lstm", "layers": 1, "pooling": "last", "alignment": False, "dropout": 0.1}
     assert student.config["options"] == {**OPTIONS, **defaults}
     card = (folder / "README.md").read_text()
     megabytes = (folder / "model.safetensors").stat().st_size / 1e6
