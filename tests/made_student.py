@@ -31,7 +31,7 @@ TEXTS = [
 
 
 SMALL = {
-    "bilstm": {"hidden": 6, "fc": 5, "layers": 1, "embeddings": "multichannel"},
+    "bilstm": {"hidden": 6, "fc": 5, "layers": 1, "embeddings": "multichannel", "alignment": True},
     "kimcnn": {"filters": 4, "widths": [1, 2]},
     "dan": {"buckets": 7, "fc": 5},
 }
