@@ -181,10 +181,8 @@ def is_running(process: int) -> bool:
     """Return whether a process of this host is running."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
     return True
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
 from kdcli.tables import SEPARATOR
+from kdcli.tables.parquet import stored_class_names
 from kdcli.tables.read import ROW_NUMBER, files_of, form_of
 from kdcli.tasks.glue import HIDDEN_NUMBER
 
@@ -91,8 +92,6 @@ def class_names(path: Path, column: str | None, task: Task, reporter: Reporter) 
 
     They count where the task knows one of them, in whatever case; otherwise the numbers are the labels.
     """
-    from kdcli.tables.parquet import stored_class_names
-
     stored = stored_class_names(files_of(path)[0], column) if column and form_of(path) == "parquet" else ()
     spelled = [{_folded(name): name for name in names} for names in (task.labels, task.names)]
     known = max(spelled, key=lambda names: sum(_folded(name) in names for name in stored))
