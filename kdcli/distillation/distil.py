@@ -24,7 +24,7 @@ from kdcli.errors import UsageError
 from kdcli.evaluate.bench import BenchSubject, cold_start, student_forms
 from kdcli.evaluate.pair import CalibrationResult
 from kdcli.evaluate.results import Results
-from kdcli.files import atomic, sha256, write_json
+from kdcli.files import sha256, write_json, write_text
 from kdcli.models.device import fastest_precision, resolve
 from kdcli.report.page import report_run
 from kdcli.run.folder import REQUEST, artefact
@@ -197,8 +197,7 @@ def _prepare(
         profile.unlink(missing_ok=True)
         made = {"counts": asdict(counts), "plan": asdict(plan), "columns": columns.texts, "label_column": columns.label}
         write_json(record, {"request": asked, **made})
-        with atomic(profile) as temporary:
-            temporary.write_text(derived.to_toml(), "utf-8")
+        write_text(profile, derived.to_toml())
     return derived, counts, plan
 
 

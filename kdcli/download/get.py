@@ -107,7 +107,7 @@ def get(
     url: str | None = None,
     offline: bool = False,
     force: bool = False,
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> GetResult:
     """Get a source: a task's tables, word vectors, or transfer sets.
 
@@ -122,7 +122,6 @@ def get(
     if not folder.name or (folder.exists() and not (found and force)):
         hint = "--force overwrites it" if found else "name another folder with --output"
         raise DataError("the output exists already", file=folder, hint=hint)
-    reporter = reporter or QuietReporter()
     if source.kind == "task":  # a dataset
         with atomic(folder) as temporary:
             temporary.mkdir()

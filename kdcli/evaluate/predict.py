@@ -82,7 +82,7 @@ def predict_file(
     keep: bool = False,
     resume: bool = True,
     engine: "Engine | None" = None,
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> PredictResult:
     """Write the predictions for a table to a file; ``keep`` puts them behind all columns of the table.
 
@@ -92,7 +92,7 @@ def predict_file(
     """
     from kdcli.tasks.split import settings_of
 
-    reporter, engine = reporter or QuietReporter(), engine or LocalEngine()
+    engine = engine or LocalEngine()
     loaded = model if isinstance(model, Loaded) else Loaded(model, type(model), ())
     model = loaded.value
     task, settings = model.task, settings or settings_of(model.task)

@@ -43,8 +43,7 @@ class Examples:
     @cached_property
     def lengths(self) -> NDArray[np.int32]:
         """The words of each row's longest text, ``int32 [rows]``."""
-        longest: NDArray[np.int32] = np.maximum.reduce([texts.lengths for texts in self.texts])
-        return longest
+        return np.asarray(np.maximum.reduce([texts.lengths for texts in self.texts]), np.int32)
 
     def digest(self) -> str:
         """Return a hash of all arrays (hex digits)."""
@@ -80,7 +79,7 @@ def encode(
     device: str = "cpu",
     encoder: str = "",
     output: Path,
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> EncodeResult:
     """Turn the joined set into a folder of arrays, with its vocabulary and, if asked for, word vectors.
 
@@ -88,7 +87,6 @@ def encode(
     or encoder that ``settings.vectors`` stands for; words without a vector get one by the seed. A wrong value, texts
     without any word, or a file without their vectors are a ``DataError``.
     """
-    reporter = reporter or QuietReporter()
     table = open_joined(joined, task, reporter)
     source = settings.vectors and (encoder or settings.vectors)
     texts = table.texts_alone(reporter)
