@@ -15,8 +15,7 @@ from kdcli.api import QuietReporter, Reporter
 from kdcli.config.files import inline
 from kdcli.config.load import Profile, load_profile
 from kdcli.config.schema import DeferralSettings, Settings
-from kdcli.distillation import derive
-from kdcli.distillation import texts as reading
+from kdcli.distillation import derive, texts as reading
 from kdcli.distillation.choose import LARGER, POOL, choose_texts
 from kdcli.distillation.plan import Limits, Plan, make_plan, measure, outlook
 from kdcli.distillation.texts import Columns, TextCounts, fewest_texts

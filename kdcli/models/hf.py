@@ -15,8 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from kdcli.api import Reporter
 from kdcli.errors import DataError, KdError, MissingError, first_line
-from kdcli.files import files_sha256 as files_sha256  # the identity of a model, for plugins
-from kdcli.files import sha256 as sha256
+from kdcli.files import files_sha256 as files_sha256, sha256 as sha256  # the identity of a model, for plugins
 from kdcli.parts import place
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")

@@ -12,8 +12,7 @@ from notes import Notes
 from raising import raising
 
 from kdcli.api import QuietReporter
-from kdcli.download.fetch import fetch as fetch_file
-from kdcli.download.fetch import is_archive, unpack
+from kdcli.download.fetch import fetch as fetch_file, is_archive, unpack
 from kdcli.errors import DataError, KdError, MissingError
 
 BODY = bytes(range(256)) * 1000

@@ -5,8 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from decoding import nats_one_by_one
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from kdcli.lm.texts import IGNORED, TokenRows, TokenTexts, causal_fit, text_nats
 from kdcli.lm.trainer import ByLength

@@ -4,8 +4,7 @@ from collections import Counter
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
 from kdcli.api import QuietReporter
 from kdcli.config.schema import TaskSettings

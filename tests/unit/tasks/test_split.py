@@ -12,8 +12,14 @@ from raising import raising
 from kdcli.api import Task
 from kdcli.errors import DataError
 from kdcli.tasks.check import check_data
-from kdcli.tasks.split import load_split, load_table, split_files, stream_table, task_from
-from kdcli.tasks.split import settings_of as settings_of_task
+from kdcli.tasks.split import (
+    load_split,
+    load_table,
+    settings_of as settings_of_task,
+    split_files,
+    stream_table,
+    task_from,
+)
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 TRAIN = "sentence\tlabel\ngood\t1\nbad\t0\n"

@@ -3,8 +3,7 @@ from collections import Counter
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy.stats import binomtest, chisquare
 
 from kdcli.transfer.rules import Rewriter, Rules, TaggedWords, Unigrams, windows
