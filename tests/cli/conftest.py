@@ -58,6 +58,11 @@ class Command:
         return json.loads(out)
 
 
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def kd(capsys):
     return Command(capsys)

@@ -38,7 +38,6 @@ def rows(out):
 
 def test_a_run_calibrates_its_student(kd, tmp_path, monkeypatch):
     monkeypatch.setattr("kdcli.distillation.texts._TEST_FROM", 50)
-    monkeypatch.chdir(tmp_path)
     teacher = make_teacher(tmp_path / "teacher")
     mails = write_csv(tmp_path / "mails.csv", [[text] for text in texts(300)], ["message"])
     out = kd.ok("distil", teacher, mails, *SMALL, "--agree", "0.8", "--json")

@@ -27,8 +27,7 @@ def mails(tmp_path):
     return write_csv(tmp_path / "mails.csv", rows, ["id", "message", "date"])
 
 
-def test_from_a_table_without_labels_to_a_student(kd, tmp_path, teacher, mails, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_from_a_table_without_labels_to_a_student(kd, tmp_path, teacher, mails):
     result = kd.ok("distil", teacher, mails, *SMALL, "--json")
     assert (result["student"], result["report"]) == ("runs/mails/student", "runs/mails/report.html")
     assert result["counts"] == {
@@ -203,22 +202,14 @@ def test_the_teacher_labels_as_many_texts_as_the_budget_allows(kd, tmp_path, tea
     assert code == 0 and json.loads(out)["texts"] == 80 and "5,000" in err
 
 
-@pytest.fixture
-def asked(monkeypatch):
-    """The texts that teachers have read, in order; those of pairs are the first ones."""
-    seen, represent = [], Teacher.represent
+def test_a_choice_in_rounds_asks_for_no_text_twice_and_ends_the_same_after_a_kill(kd, tmp_path, teacher, monkeypatch):
+    asked, represent = [], Teacher.represent
 
     def counted(self, columns, *rest, **how):
-        seen.extend(columns[0])
+        asked.extend(columns[0])
         return represent(self, columns, *rest, **how)
 
     monkeypatch.setattr(Teacher, "represent", counted)
-    return seen
-
-
-def test_a_choice_in_rounds_asks_for_no_text_twice_and_ends_the_same_after_a_kill(
-    kd, tmp_path, teacher, asked, monkeypatch
-):
     rows = texts(160)
     table = write_csv(tmp_path / "films.csv", [[text] for text in rows], ["text"])
     sets = [one for one in SMALL[1:10:2] if not one.startswith("transfer")]
