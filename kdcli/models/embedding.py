@@ -27,8 +27,10 @@ class Embedding(nn.Module):
 
     def __init__(self, trained: Tensor | None, frozen: Tensor | None) -> None:
         super().__init__()
-        self.trained = None if trained is None else nn.Embedding.from_pretrained(trained, freeze=False)
-        self.frozen = None if frozen is None else nn.Embedding.from_pretrained(frozen)
+        self.trained = None if trained is None else nn.Embedding(len(trained), trained.shape[1], _weight=trained)
+        self.frozen = (
+            None if frozen is None else nn.Embedding(len(frozen), frozen.shape[1], _weight=frozen, _freeze=True)
+        )
         self.dimension = sum(part.shape[1] for part in (trained, frozen) if part is not None)
 
     def forward(self, words: Tensor) -> list[Tensor]:
