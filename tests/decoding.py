@@ -7,6 +7,15 @@ import torch
 LENGTH = 24
 
 
+def loud(model, factor=6.0):
+    """Make the weights of a random model so great that places and other words matter."""
+    with torch.no_grad():
+        for weights in model.parameters():
+            if weights.dim() > 1:
+                weights.mul_(factor)
+    return model.eval()
+
+
 def random_texts(rows, words, seed):
     return torch.randint(1, words, (rows, LENGTH), generator=torch.Generator().manual_seed(seed))
 

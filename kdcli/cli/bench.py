@@ -34,8 +34,7 @@ def bench(request: Request, *, onnx: Onnx = None, seconds: Seconds = 3.0) -> Non
     """A run folder stands for its student, its teacher and its dev texts, and its report shows the figures. Without
     texts, those of the embedded sample are taken.
     """
-    from kdcli.evaluate.bench import bench as run
-    from kdcli.evaluate.bench import keep
+    from kdcli.evaluate.bench import bench as run, keep
     from kdcli.run.folder import own_teacher, profile_of
 
     student = request.student

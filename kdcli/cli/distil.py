@@ -78,9 +78,7 @@ def distil(
     runs/NAME/student, after the first file's name, and runs/NAME/profile.toml runs again with kd run-all. A killed
     run resumes by the same command.
     """
-    from kdcli.distillation.distil import DistilResult
-    from kdcli.distillation.distil import Request as Wanted
-    from kdcli.distillation.distil import distil as distil_model
+    from kdcli.distillation.distil import DistilResult, Request as Wanted, distil as distil_model
     from kdcli.distillation.texts import STDIN, read_stdin
 
     if minutes is not None and not minutes > 0:

@@ -13,6 +13,7 @@ import psutil
 import typer
 from rich.filesize import decimal
 
+from kdcli import registry
 from kdcli.cli import ui
 from kdcli.cli.options import Request, command
 from kdcli.errors import KdError, MissingError, PluginError, each, shown
@@ -89,7 +90,6 @@ def _machine() -> Iterator[Diagnosis]:
 
 
 def _plugins() -> Iterator[Diagnosis]:
-    from kdcli import registry
     from kdcli.config.transfer import LiteSettings
 
     for plugin in (plugin for group in registry.GROUPS for plugin in registry.plugins(group)):

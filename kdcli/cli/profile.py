@@ -51,7 +51,7 @@ def show(request: Request, *, name: ProfileName, resolved: Resolved = False, doc
 
 @command("kd profile copy sst2 my.toml", options=("force",))
 def copy(request: Request, *, name: OwnName, file: Target = None) -> None:
-    from kdcli.files import atomic, check_output
+    from kdcli.files import check_output, write_text
 
     if "/" in name or name.endswith(".toml"):
         raise UsageError("kd profile copy takes the name of a profile, not a file", hint="`kd profile list` names them")
@@ -60,8 +60,7 @@ def copy(request: Request, *, name: OwnName, file: Target = None) -> None:
         raise UsageError(f"a profile's file ends in .toml, and {target} does not", hint=f"name it {target}.toml")
     check_output(target, [source], force=request.force)
     text = source.read_text("utf-8").replace(f"--profile {name}", f"--profile {target}")
-    with atomic(target) as temporary:
-        temporary.write_text(text, "utf-8")
+    write_text(target, text)
     ui.show({"name": name, "file": str(target)}, lambda _: Text(f"{name} is in {target}"))
 
 

@@ -135,8 +135,7 @@ def results_view(result: Results, more: Mapping[str, Mapping[str, str]] = Mappin
 
 
 def _scored(result: Results) -> dict[tuple[str, str], str]:
-    scored = [(split, metric) for split, shares in result.gap_closed.items() for metric in shares]
-    return {(split, metric): f"{split} {result.titles.get(metric, metric)}" for split, metric in scored}
+    return {(split, metric): f"{split} {result.titles.get(metric, metric)}" for split, metric in result.scored}
 
 
 def _figures(row: Row, result: Results) -> dict[str, object]:

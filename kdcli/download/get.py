@@ -33,8 +33,8 @@ _HUB = "https://huggingface.co/datasets/"
 class Source:
     """A task, word vectors or transfer sets that ``kd data get`` gets.
 
-    ``address`` is the URL of a file or the name of a dataset on the Hub. ``size`` and ``sha256`` are given where they
-    are known for sure. ``member`` is the one file that is wanted of an archive.
+    ``address`` is the URL of a file, or of a task the name of a dataset on the Hub. ``size`` and ``sha256`` are given
+    where they are known for sure. ``member`` is the one file that is wanted of an archive.
     """
 
     name: str
@@ -45,11 +45,6 @@ class Source:
     size: int | None = None
     sha256: str | None = None
     member: str = ""
-
-    @property
-    def is_dataset(self) -> bool:
-        """Whether it is a dataset, and not a file."""
-        return self.kind == "task"
 
     @property
     def is_url(self) -> bool:
@@ -112,7 +107,7 @@ def get(
     url: str | None = None,
     offline: bool = False,
     force: bool = False,
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> GetResult:
     """Get a source: a task's tables, word vectors, or transfer sets.
 
@@ -127,8 +122,7 @@ def get(
     if not folder.name or (folder.exists() and not (found and force)):
         hint = "--force overwrites it" if found else "name another folder with --output"
         raise DataError("the output exists already", file=folder, hint=hint)
-    reporter = reporter or QuietReporter()
-    if source.is_dataset:
+    if source.kind == "task":  # a dataset
         with atomic(folder) as temporary:
             temporary.mkdir()
             files, notes = _write_task(source, temporary, reporter, offline)
@@ -153,7 +147,7 @@ def _at_address(source: Source, url: str | None) -> Source:
     """Return the source at another address, where its known hash does not hold."""
     if url and url != source.address:
         source = replace(source, address=url, size=None, sha256=None)
-    if source.is_dataset:
+    if source.kind == "task":
         source = replace(source, address=source.address.removeprefix(_HUB).rstrip("/"))
         if source.is_url:
             what = "a task is a dataset of the Hub or a folder, not one file"

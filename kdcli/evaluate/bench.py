@@ -108,7 +108,7 @@ def bench(
     profiled: bool = True,
     table: Path | None = None,
     seconds: float = 3.0,
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> BenchReport:
     """Measure a student in all its forms, and a teacher, each in a process of its own.
 
@@ -122,7 +122,7 @@ def bench(
     from kdcli.tasks.split import table_settings
     from kdcli.tasks.statistics import count_words
 
-    reporter, folder, device = reporter or QuietReporter(), student_folder(student), resolve(settings.device)
+    folder, device = student_folder(student), resolve(settings.device)
     loaded = load_student(folder)
     task = loaded.task
     subjects = student_forms(folder, loaded.config["plugin"], task, onnx, device)

@@ -61,7 +61,7 @@ def evaluate_models(
     profiled: bool = True,
     table: Path | None = None,
     split: Literal["dev", "test"] = "dev",
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> EvalReport:
     """Evaluate models on one table, or on those of a split.
 
@@ -69,7 +69,6 @@ def evaluate_models(
     task; otherwise the student does, and they only say how to read a table. The teacher runs on their device, a student
     on the CPU. A model of another task, or a table without labels, is a ``DataError``.
     """
-    reporter = reporter or QuietReporter()
     places = {"student": str(student_folder(student))}
     places |= {} if against is None else {"against": str(student_folder(against))}
     models: dict[str, Model] = {name: load_student(place) for name, place in places.items()}
@@ -123,10 +122,9 @@ def evaluate_table(
     *,
     seed: int = 1,
     name: str = "the table",
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> TableEvaluation:
     """Evaluate models on a labelled table, and compare the first with the others; agreement is with ``teacher``."""
-    reporter = reporter or QuietReporter()
     gold = encode_labels(table["label"], task, file=name)
     columns = [table[column].to_list() for column in task.columns]
     with reporter.progress(f"evaluate {name}", len(models) * len(gold)) as progress:

@@ -150,8 +150,7 @@ def open_student(path: Path, device: str = "auto") -> LoadedModel:
         from kdcli.run.folder import student_folder
 
         path = student_folder(path)
-    if device == "auto":
-        device = "cpu"
+    device = "cpu" if device == "auto" else device
     if device != "cpu":
         from kdcli.models.device import resolve
 

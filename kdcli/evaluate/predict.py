@@ -14,8 +14,12 @@ import polars as pl
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.pair import DeferringStudent, Model, PairSpeed
+from kdcli.files import sha256
 from kdcli.parts import Engine, Loaded, LocalEngine, Parts, in_turn
+from kdcli.tables.parquet import in_frames_of, stream
+from kdcli.tables.read import ROW_NUMBER, files_of, form_of
 from kdcli.tables.text_lines import STDIN, read_lines
+from kdcli.tables.write import write_table
 from kdcli.tasks import answers as answering
 
 if TYPE_CHECKING:
@@ -78,7 +82,7 @@ def predict_file(
     keep: bool = False,
     resume: bool = True,
     engine: "Engine | None" = None,
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> PredictResult:
     """Write the predictions for a table to a file; ``keep`` puts them behind all columns of the table.
 
@@ -86,12 +90,9 @@ def predict_file(
     parts, with which a killed run goes on; the bytes of the file do not depend on it. ``origin`` is what the model is,
     as JSON values: parts of another one are not used, and none are without ``resume``.
     """
-    from kdcli.files import sha256
-    from kdcli.tables.read import files_of
-    from kdcli.tables.write import write_table
     from kdcli.tasks.split import settings_of
 
-    reporter, engine = reporter or QuietReporter(), engine or LocalEngine()
+    engine = engine or LocalEngine()
     loaded = model if isinstance(model, Loaded) else Loaded(model, type(model), ())
     model = loaded.value
     task, settings = model.task, settings or settings_of(model.task)
@@ -126,8 +127,6 @@ def predict_file(
 
 def _beside(table: Path, settings: "TaskSettings", task: Task, predictions: pl.LazyFrame) -> pl.LazyFrame:
     """Return a table with its predictions behind its own columns; one of their names is a ``DataError``."""
-    from kdcli.tables.parquet import stream
-    from kdcli.tables.read import ROW_NUMBER
     from kdcli.tasks.detect import detect
 
     reader = detect(table, settings, task).open(table, (), settings.bad_rows)
@@ -149,9 +148,6 @@ def write_predictions(
     output: Path, frames: Iterator[pl.DataFrame], model: Model, *, probabilities: bool = False
 ) -> PredictResult:
     """Write predictions to a file as they come; the file is there when they end."""
-    from kdcli.tables.parquet import stream
-    from kdcli.tables.write import write_table
-
     columns = file_columns(output, model, probabilities=probabilities)
     lazy = stream(frames, prediction_schema(model, probabilities=probabilities))
     return PredictResult(output, write_table(output, lazy.select(columns)))
@@ -159,8 +155,6 @@ def write_predictions(
 
 def file_columns(output: Path, model: Model, *, probabilities: bool = False) -> list[str]:
     """Return the columns of a file of predictions; probabilities without a place are a ``UsageError``."""
-    from kdcli.tables.read import form_of
-
     columns = list(prediction_schema(model, probabilities=probabilities))
     if form_of(output) != "txt":
         return columns
@@ -205,7 +199,6 @@ def _parts(
     model: Model, table: Path, settings: "TaskSettings | None", reporter: Reporter, size: int
 ) -> Iterator[pl.DataFrame]:
     """Read a table in frames of ``size`` rows, the last one of what is left."""
-    from kdcli.tables.parquet import in_frames_of
     from kdcli.tasks.split import settings_of, stream_table
 
     return in_frames_of(size, stream_table(table, settings or settings_of(model.task), model.task, reporter))

@@ -71,6 +71,11 @@ class Results:
     gap_intervals: dict[str, dict[str, Range | None]] = field(default_factory=dict)  # of these shares
     gold: bool = True  # whether the labels are gold ones, and not the teacher's answers
 
+    @property
+    def scored(self) -> list[tuple[str, str]]:
+        """The tables and metrics that were scored, in order."""
+        return [(table, metric) for table, shares in self.gap_closed.items() for metric in shares]
+
     def __post_init__(self) -> None:
         """Refuse what no comparison has written."""
         models = [row.model for row in self.rows]

@@ -122,7 +122,7 @@ def export_onnx(
     check: bool = True,
     dev: "TaskSettings | None" = None,
     force: bool = False,
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> OnnxExport:
     """Write a student as ONNX, whole and right or not at all: the graphs, the tokenizer, the labels and a card.
 
@@ -133,7 +133,6 @@ def export_onnx(
     from kdcli.student.dataset import encode_table
     from kdcli.tasks.split import load_split
 
-    reporter = reporter or QuietReporter()
     need("onnx")
     need("onnxruntime")
     check_output(output, [student], force=force)

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 from kdcli.api import QuietReporter, Reporter
 from kdcli.errors import KdError
-from kdcli.files import alone, atomic, check_replaceable, remove, sha256
+from kdcli.files import alone, check_replaceable, remove, sha256, write_text
 from kdcli.parts.engine import Engine, LocalEngine, MakePart, PartFailed, checksum
 
 T = TypeVar("T")
@@ -41,12 +41,12 @@ class Parts:
         more: Sequence[str] = (),
         resume: bool = True,
         engine: "Engine | None" = None,
-        reporter: Reporter | None = None,
+        reporter: Reporter = QuietReporter(),
     ) -> None:
         self.folder, self.suffix = folder, suffix
         self.engine = engine or LocalEngine()
         self.fingerprint, self.resume = fingerprint, resume
-        self.reporter = reporter or QuietReporter()
+        self.reporter = reporter
         self._made = (f"[0-9]*{suffix}", f"[0-9]*{suffix}.sha256", *_EARLIER, *more)
         self._lock = ExitStack()
         if engine is None:
@@ -138,8 +138,7 @@ def claim_folder(
         check_replaceable(folder, patterns)
         remove(folder, patterns)
     folder.mkdir(parents=True)
-    with atomic(record) as temporary:
-        temporary.write_text(json.dumps(now), "utf-8")
+    write_text(record, json.dumps(now))
     return False
 
 

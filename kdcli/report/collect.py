@@ -81,7 +81,7 @@ class RunContents:
         }
 
 
-def collect(root: str | Path, *, reporter: Reporter | None = None) -> RunContents:
+def collect(root: str | Path, *, reporter: Reporter = QuietReporter()) -> RunContents:
     """Read the folder of a run that has ended or is half done; another or a damaged one is a ``DataError``."""
     root = Path(root)
     profile = root / "profile.toml"
@@ -101,7 +101,7 @@ def collect(root: str | Path, *, reporter: Reporter | None = None) -> RunContent
         results=_read(artefact(root, "results"), Results, "kd run-all --only results"),
         bench=_read(root / "bench.json", BenchReport, "kd bench"),
         curves=read_curves(root / "metrics.jsonl", histories, stages["teacher"].result if "teacher" in stages else {}),
-        transfer=survey(table, task, seed=seed, reporter=reporter or QuietReporter()) if table else None,
+        transfer=survey(table, task, seed=seed, reporter=reporter) if table else None,
         predictions=read_predictions(artefact(root, "predictions"), task),
         calibration=Calibration.load(artefact(root, "student") / CALIBRATION),
         request=_read(root / REQUEST, dict[str, Any], "kd distil") or {},

@@ -17,7 +17,7 @@ from kdcli import __version__
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import KdError
 from kdcli.evaluate.results import Results, percent
-from kdcli.files import atomic, check_output
+from kdcli.files import check_output, write_text
 from kdcli.report import plots
 from kdcli.report.collect import Curve, RunContents, collect
 from kdcli.report.texts import MOST, TablePredictions
@@ -77,7 +77,7 @@ def report_run(root: Path, *, new: bool, reporter: Reporter) -> Path | None:
 
 
 def write_report(
-    run: str | Path, *, output: Path | None = None, force: bool = False, reporter: Reporter | None = None
+    run: str | Path, *, output: Path | None = None, force: bool = False, reporter: Reporter = QuietReporter()
 ) -> Report:
     """Write the page of a run, which may be half done, by default as ``report.html`` in its folder.
 
@@ -86,7 +86,7 @@ def write_report(
     """
     path = output or Path(run) / NAME
     values = page_of(collect(run, reporter=reporter))
-    mark_words(run, [text for _, text in values["disagreements"]], reporter or QuietReporter())
+    mark_words(run, [text for _, text in values["disagreements"]], reporter)
     others = [part for part in Path(run).iterdir() if part.name != NAME]
     ours = path.is_file() and _MARK in path.read_bytes()[:1024]
     check_output(path, others, force=force, ours=ours)
@@ -135,7 +135,7 @@ def page_of(run: RunContents) -> dict[str, Any]:
         "sections": {name: title for name, title in SECTIONS.items() if content[name]},
         "left_out": {name: title for name, title in SECTIONS.items() if not content[name] and name != "speed"},
         "models": {row.model: row for row in shown},
-        "scored": scored(results) if results else [],
+        "scored": results.scored if results else [],
         "plots": {
             "results": [_tradeoff(results)] if results else [],
             "deferral": [Plot(plots.deferral("deferral", run.calibration), _DEFERRAL)] if run.calibration else [],
@@ -150,13 +150,8 @@ def page_of(run: RunContents) -> dict[str, Any]:
     }
 
 
-def scored(results: Results) -> list[tuple[str, str]]:
-    """Return the tables and metrics that were scored, in order."""
-    return [(table, metric) for table, shares in results.gap_closed.items() for metric in shares]
-
-
 def _tradeoff(results: Results) -> Plot:
-    table, metric = scored(results)[0]
+    table, metric = results.scored[0]
     points = {row.model: (row.per_second, 100 * statistics.fmean(row.scores[table][metric])) for row in results.rows}
     found = {row.model: row.intervals.get(table, {}).get(metric) for row in results.rows}
     ranges = {model: (100 * interval[0], 100 * interval[1]) for model, interval in found.items() if interval}
@@ -222,5 +217,4 @@ def _write(path: Path, template: str, values: dict[str, Any]) -> None:
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
         safe=Markup,
     )
-    with atomic(path) as temporary:
-        temporary.write_text(page, "utf-8")
+    write_text(path, page)

@@ -13,7 +13,7 @@ from typing import Any
 
 from kdcli import registry
 from kdcli.errors import DataError
-from kdcli.files import atomic, sha256
+from kdcli.files import sha256, write_text
 
 LAYOUT = {
     "lite": "transfer/lite.parquet",
@@ -161,10 +161,9 @@ class Lock:
 
     def record(self, key: str, entry: Entry) -> None:
         """Write the record of a stage."""
-        with atomic(self.path) as temporary:
-            stages = {key: asdict(entry) for key, entry in {**self.entries(), key: entry}.items()}
-            content = json.dumps({"format": FORMAT, "stages": stages}, indent=1, ensure_ascii=False)
-            temporary.write_text(content + "\n", "utf-8")
+        stages = {key: asdict(entry) for key, entry in {**self.entries(), key: entry}.items()}
+        content = json.dumps({"format": FORMAT, "stages": stages}, indent=1, ensure_ascii=False)
+        write_text(self.path, content + "\n")
 
 
 def stale(

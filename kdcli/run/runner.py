@@ -14,7 +14,7 @@ from kdcli.api import Reporter
 from kdcli.config.load import Profile
 from kdcli.config.transfer import METHODS
 from kdcli.errors import DataError, UsageError, first_line
-from kdcli.files import alone, atomic, check_output, sha256
+from kdcli.files import alone, check_output, sha256, write_text
 from kdcli.parts import engine_of, is_main_process, usable_cores
 from kdcli.run.folder import LAYOUT, Entry, Lock, hashes, stale, versions
 from kdcli.run.parallel import SeedPart
@@ -120,8 +120,7 @@ def run_stages(
             stack.enter_context(alone(root, ALONE, inside=True))
             reporter = stack.enter_context(tracking(trackers, root, profile.name, device, reporter))
             if names is None or not (root / "profile.toml").exists():  # one stage alone does not change what the run is
-                with atomic(root / "profile.toml") as temporary:
-                    temporary.write_text(profile.to_toml(), "utf-8")
+                write_text(root / "profile.toml", profile.to_toml())
         return run_steps(steps, lock, reporter=reporter, force=options.force)
 
 

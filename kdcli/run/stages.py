@@ -11,7 +11,9 @@ from kdcli.run import data_stages
 from kdcli.run.data_stages import READING, TABLES
 from kdcli.run.folder import Lock
 from kdcli.run.stage import Files, RunContext, Stage, if_local
-from kdcli.student.dataset import Examples
+from kdcli.student.dataset import Examples, encode, encode_table, load_examples
+from kdcli.student.vectors import load_vectors
+from kdcli.student.vocabulary import load_tokenizer
 from kdcli.tasks.split import split_files
 
 VOCABULARY = ("student.max_size", "student.min_freq", "student.lowercase", "student.vectors", "student.word_pieces")
@@ -42,8 +44,6 @@ class Encode(Stage):
         return super().parameters(run) | {"student.vectors": run.settings.vectors_source}
 
     def run(self, run: RunContext) -> Any:
-        from kdcli.student.dataset import encode
-
         return encode(
             joined=run.path("joined"),
             settings=run.settings.student,
@@ -71,8 +71,6 @@ class TrainStudent(Stage):
         return super().inputs(run) | ({} if run.settings.task.gold else run.files("dev_logits"))
 
     def run(self, run: RunContext) -> Any:
-        from kdcli.student.dataset import load_examples
-
         return _train(run, self.name, load_examples(run.path("encoded"), run.task), run.settings.student)
 
 
@@ -98,7 +96,6 @@ class TrainBaseline(Stage):
         return settings.task.gold
 
     def run(self, run: RunContext) -> Any:
-        from kdcli.student.dataset import encode_table
         from kdcli.student.student import load_student
 
         student, settings = load_student(run.path("student")), run.settings.student
@@ -219,10 +216,7 @@ def _train(
     run: RunContext, name: str, examples: Examples, settings: StudentSettings, max_updates: int | None = None
 ) -> Any:
     """Train a student, or a baseline; the model that is best on dev is kept."""
-    from kdcli.student.dataset import encode_table
     from kdcli.student.train import train_student
-    from kdcli.student.vectors import load_vectors
-    from kdcli.student.vocabulary import load_tokenizer
 
     encoded = run.path("encoded")
     tokenizer = load_tokenizer(encoded)

@@ -19,16 +19,9 @@ from kdcli.api import MASK, Progress, QuietReporter, Reporter, Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError
 from kdcli.files import atomic
+from kdcli.student import vocabulary
 from kdcli.student.vectors import Vectors, make_vectors, pieces_with_vectors, save_vectors, words_with_vectors
-from kdcli.student.vocabulary import (
-    UNKNOWN,
-    TextEncoder,
-    Texts,
-    save_tokenizer,
-    train_vocabulary,
-    vocabulary,
-    word_type,
-)
+from kdcli.student.vocabulary import TextEncoder, Texts
 from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
 from kdcli.tasks.answers import answers
 from kdcli.tasks.labels import encode_labels, label_texts, respell, spelling_of
@@ -50,8 +43,7 @@ class Examples:
     @cached_property
     def lengths(self) -> NDArray[np.int32]:
         """The words of each row's longest text, ``int32 [rows]``."""
-        longest: NDArray[np.int32] = np.maximum.reduce([texts.lengths for texts in self.texts])
-        return longest
+        return np.asarray(np.maximum.reduce([texts.lengths for texts in self.texts]), np.int32)
 
     def digest(self) -> str:
         """Return a hash of all arrays (hex digits)."""
@@ -87,7 +79,7 @@ def encode(
     device: str = "cpu",
     encoder: str = "",
     output: Path,
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> EncodeResult:
     """Turn the joined set into a folder of arrays, with its vocabulary and, if asked for, word vectors.
 
@@ -95,14 +87,13 @@ def encode(
     or encoder that ``settings.vectors`` stands for; words without a vector get one by the seed. A wrong value, texts
     without any word, or a file without their vectors are a ``DataError``.
     """
-    reporter = reporter or QuietReporter()
     table = open_joined(joined, task, reporter)
     source = settings.vectors and (encoder or settings.vectors)
     texts = table.texts_alone(reporter)
     tokenizer, vectors = make_words(texts, settings, source, seed=seed, device=device, reporter=reporter)
     with atomic(output) as folder:
         folder.mkdir()
-        save_tokenizer(tokenizer, folder)
+        vocabulary.save_tokenizer(tokenizer, folder)
         if vectors:
             save_vectors(vectors, folder)
         with reporter.progress("encode") as progress:
@@ -121,12 +112,12 @@ def make_words(
     cut: dict[str, Any] = settings.model_dump(include={"max_size", "min_freq", "lowercase"})
     cut["more"] = words_with_vectors(source, reporter) if source else ()
     cut["pieces"] = pieces_with_vectors(source, reporter) if source and settings.word_pieces else ()
-    tokenizer = train_vocabulary(texts, **cut)
+    tokenizer = vocabulary.train_vocabulary(texts, **cut)
     if settings.word_pieces and not isinstance(tokenizer.model, WordPiece):
         what = f"{source} has no pieces of words" if source else "without word vectors there are no pieces of words"
         reporter.info(f"{what}: a word outside the vocabulary is read as {MASK}")
     how: dict[str, Any] = {"source": source, "dimension": settings.dimension, "seed": seed, "device": device}
-    return tokenizer, make_vectors(vocabulary(tokenizer), **how, reporter=reporter) if source else None
+    return tokenizer, make_vectors(vocabulary.vocabulary(tokenizer), **how, reporter=reporter) if source else None
 
 
 def load_examples(folder: Path, task: Task) -> Examples:
@@ -137,7 +128,7 @@ def load_examples(folder: Path, task: Task) -> Examples:
 
     try:
         result = EncodeResult(**json.loads((folder / "encoded.json").read_text("utf-8")))
-        words = word_type(result.vocabulary)
+        words = vocabulary.word_type(result.vocabulary)
         texts = tuple(
             Texts(array(f"{column}.words", words, -1), array(f"{column}.offsets", np.int64, result.rows + 1))
             for column in task.columns
@@ -262,7 +253,7 @@ def _write_arrays(folder: Path, table: JoinedSet, encoder: TextEncoder, progress
                 write(f"{name}.offsets", texts.offsets[1 if rows else 0 :] + words[name])
                 words[name] += len(texts.words)
                 masks = column.str.count_matches(MASK, literal=True).sum()
-                unknown += int((texts.words == UNKNOWN).sum()) - int(masks)
+                unknown += int((texts.words == vocabulary.UNKNOWN).sum()) - int(masks)
             write("logits", logits)
             if states is not None:
                 write(STATES, states)

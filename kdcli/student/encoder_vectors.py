@@ -24,7 +24,7 @@ _BATCH = 128
 
 
 def encoder_vectors(
-    encoder: str | Path, words: Sequence[str], dimension: int, *, device: str, reporter: Reporter | None = None
+    encoder: str | Path, words: Sequence[str], dimension: int, *, device: str, reporter: Reporter = QuietReporter()
 ) -> NDArray[np.float32]:
     """Make word vectors from an encoder, ``float32 [words, dimension]``, at most as wide as its states.
 
@@ -32,7 +32,6 @@ def encoder_vectors(
     averaged, see ``project``. The vocabulary's ``[MASK]`` and ``[PAD]`` are the encoder's own, and so are its pieces,
     ``##ing``. A word that has no word pieces gets zeros, the centre of all words.
     """
-    reporter = reporter or QuietReporter()
     folder = _find(encoder, reporter)
     tokenizer, model = hf.load_tokenizer(folder), hf.load_model(folder, AutoModel, allow_new="pooler")
     largest = model.config.hidden_size

@@ -66,7 +66,7 @@ def train_student(
     gold: bool = True,
     resume: bool = True,
     name: str = "student",
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> StudentResult:
     """Train a student and write its folder; the model that is best on dev is kept.
 
@@ -80,7 +80,6 @@ def train_student(
         KdError: The loss became infinite or NaN before any evaluation.
         PluginError: The plugin is missing or broken, or its module gives no logits of this task.
     """
-    reporter = reporter or QuietReporter()
     if settings.kd_weight and examples.logits is None:
         raise DataError("there are no teacher's logits to distil", hint="set student.kd_weight to 0")
     if settings.ce_weight and examples.labels is None:

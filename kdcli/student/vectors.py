@@ -103,7 +103,7 @@ def load_vectors(folder: Path) -> Vectors | None:
         return Vectors(file.get_tensor("vectors"), metadata["source"], metadata["found"])
 
 
-def read_vectors(path: Path, wanted: Sequence[str], *, reporter: Reporter | None = None) -> WordVectors:
+def read_vectors(path: Path, wanted: Sequence[str], *, reporter: Reporter = QuietReporter()) -> WordVectors:
     """Read the vectors of the wanted words from a file: ``VectorFile``, or Parquet with the columns word and vector.
 
     A word is looked up as written, else in any case (``iphone`` as ``iPhone``). Of a word that the file holds several
@@ -123,7 +123,7 @@ def read_vectors(path: Path, wanted: Sequence[str], *, reporter: Reporter | None
 
     file = None if path.suffix == ".parquet" else VectorFile(path)
     count = file.count if file else None
-    with (reporter or QuietReporter()).progress(f"vectors of {path.name}", count, "words") as progress:
+    with reporter.progress(f"vectors of {path.name}", count, "words") as progress:
         if file:
             dimension, rows = file.dimension, file.rows(lambda word: bool(served(word)), progress.advance)
         else:
@@ -132,7 +132,7 @@ def read_vectors(path: Path, wanted: Sequence[str], *, reporter: Reporter | None
         for found, vector in rows:
             for index in served(found):
                 matrix[index], rank[index] = vector, int(found != written[index])
-    if reporter and (cased := rank.count(1)):
+    if cased := rank.count(1):
         reporter.info(f"{path.name}: {cased:,} words were found in another case")
     return WordVectors(matrix, np.array(rank, int) < 2)
 

@@ -245,9 +245,7 @@ def spans(begins: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.i
 
 def _offsets(lengths: NDArray[Any]) -> NDArray[np.int64]:
     """Return where each of some pieces of these lengths begins, and where the last ends."""
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets
+    return np.cumsum(np.append(0, lengths), dtype=np.int64)
 
 
 def unknown_words(texts: Texts, foreign: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from kdcli.errors import DataError
+from kdcli.errors import DataError, first_line
 from kdcli.tables.text import ROW_NUMBER, BadRows, check_columns, open_bytes
 
 ROWS = 65_536  # rows that are read at once
@@ -116,9 +116,8 @@ def readable(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise DataError("the file does not exist", file=path) from error
     except _DAMAGED as error:
-        first = str(error).partition("\n")[0]
         hint = "it is damaged, or a column has a type that Polars does not know: write it without that column"
-        raise DataError(f"the Parquet file cannot be read: {first}", file=path, hint=hint) from error
+        raise DataError(f"the Parquet file cannot be read: {first_line(error)}", file=path, hint=hint) from error
 
 
 def _schema(path: Path) -> dict[str, Any]:

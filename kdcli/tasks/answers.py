@@ -42,8 +42,7 @@ def at_half(logits: Outputs, task: Task) -> Outputs:
     if not task.thresholds:
         return logits
     thresholds = np.array(task.thresholds)
-    moved: Outputs = logits - np.log(thresholds / (1 - thresholds))
-    return moved
+    return np.asarray(logits - np.log(thresholds / (1 - thresholds)))
 
 
 def as_classes(logits: Outputs, task: Task) -> Outputs:
@@ -93,8 +92,7 @@ def label_matrix(answers: NDArray[Any], task: Task) -> NDArray[np.bool_]:
 
 def same(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which rows have the same answer, ``[rows]``: the same class, or the same set of labels."""
-    equal: NDArray[np.bool_] = (first == second).reshape(len(first), -1).all(1)
-    return equal
+    return np.asarray((first == second).reshape(len(first), -1).all(1), np.bool_)
 
 
 def best_thresholds(logits: Outputs, gold: NDArray[np.bool_]) -> tuple[float, ...]:

@@ -17,8 +17,7 @@ from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, KdError
 from kdcli.tables import SEPARATOR
 from kdcli.tables.read import ROW_NUMBER, as_texts
-from kdcli.tasks import check_report
-from kdcli.tasks import split as splits
+from kdcli.tasks import check_report, split as splits
 from kdcli.tasks.check_report import DataReport, Finding, Repeats
 from kdcli.tasks.detect import detect
 from kdcli.tasks.labels import LabelColumn, in_order, parse_scores, spelling_of

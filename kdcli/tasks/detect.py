@@ -11,7 +11,7 @@ import polars as pl
 from kdcli.api import Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, ProfileError
-from kdcli.tables.csv_file import Quoted
+from kdcli.tables.csv_file import Quoted, has_csv_quoting
 from kdcli.tables.read import ROW_NUMBER, BadRowsMode, Form, TableReader, files_of, form_of, read_table
 from kdcli.tables.text import check_columns
 from kdcli.tasks.glue import HEADLESS, INDEX_COLUMNS, LAYOUT_NAMES, LAYOUTS, TASKS, Layout
@@ -101,8 +101,6 @@ def _with_sets(layout: TableLayout, path: Path, settings: TaskSettings, task: Ta
 
 def is_quoted(path: Path, task: str) -> bool:
     """Return whether a TSV has CSV's quoting; GLUE's have none, though some of their texts begin with a quote."""
-    from kdcli.tables.csv_file import has_csv_quoting
-
     return task not in TASKS and all(map(has_csv_quoting, files_of(path)))
 
 

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
 from kdcli.tables import SEPARATOR
+from kdcli.tables.parquet import stored_class_names
 from kdcli.tables.read import ROW_NUMBER, files_of, form_of
 from kdcli.tasks.glue import HIDDEN_NUMBER
 
@@ -91,8 +93,6 @@ def class_names(path: Path, column: str | None, task: Task, reporter: Reporter) 
 
     They count where the task knows one of them, in whatever case; otherwise the numbers are the labels.
     """
-    from kdcli.tables.parquet import stored_class_names
-
     stored = stored_class_names(files_of(path)[0], column) if column and form_of(path) == "parquet" else ()
     spelled = [{_folded(name): name for name in names} for names in (task.labels, task.names)]
     known = max(spelled, key=lambda names: sum(_folded(name) in names for name in stored))
@@ -160,29 +160,22 @@ def parse_scores(texts: pl.Series, task: Task) -> tuple[NDArray[np.float32], NDA
     return numbers.astype(np.float32), wrong
 
 
+@dataclass
 class LabelColumn:
-    """The label column of a table: the rows that count for it, and their labels in the task's spelling.
+    """The label column of a table: the rows that count for it, and their labels in the task's spelling."""
 
-    ``dropped`` counts the labels of rows that are left out, ``spaces`` the labels with spaces around them.
-    """
+    path: Path
+    column: str | None
+    task: Task
+    reporter: Reporter
+    labelled: bool  # whether every row should have a label
+    drop: Sequence[str]  # labels whose rows are left out
+    spelling: Spelling | None = None
+    dropped: Counter[str] = field(default_factory=Counter)  # the labels of rows that are left out
+    spaces: int = 0  # labels with spaces around them
 
-    def __init__(
-        self,
-        path: Path,
-        column: str | None,
-        task: Task,
-        reporter: Reporter,
-        *,
-        labelled: bool,
-        drop: Sequence[str] = (),
-    ) -> None:
-        """Take a column, and the labels to drop; ``labelled``: every row should have a label."""
-        self.path, self.column, self.task, self.reporter = path, column, task, reporter
-        self.labelled, self.drop = labelled, drop
-        self.names = class_names(path, column, task, reporter)
-        self.spelling: Spelling | None = None
-        self.dropped: Counter[str] = Counter()
-        self.spaces = 0
+    def __post_init__(self) -> None:
+        self.names = class_names(self.path, self.column, self.task, self.reporter)
 
     def read(self, batch: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
         """Return the rows that are not dropped, and their labels as the table writes them, null where there is none.

@@ -134,5 +134,4 @@ def _correlations(first: Floats, second: Floats) -> Floats:
 
 
 def _quotient(above: NDArray[Any], below: NDArray[Any]) -> Floats:
-    shares: Floats = np.divide(above, below, out=np.zeros(np.shape(above)), where=below > 0)
-    return shares
+    return np.asarray(np.divide(above, below, out=np.zeros(np.shape(above)), where=below > 0), np.float64)

@@ -59,7 +59,7 @@ def export_logits(
     known: Path | None = None,
     resume: bool = True,
     engine: "Engine | None" = None,
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> ExportResult:
     """Write the teacher's logits of all texts of a transfer set, each distinct text once.
 
@@ -68,7 +68,6 @@ def export_logits(
     holds the teacher's representation of each text too.
     What ``known`` has, a logits file of the same teacher for some of these texts, is not asked for again.
     """
-    reporter = reporter or QuietReporter()
     if output.suffix != ".safetensors":
         raise UsageError("a logits file is a .safetensors", file=output)
     texts = open_texts(transfer, task, reporter).select(task.columns)

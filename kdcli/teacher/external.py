@@ -232,8 +232,7 @@ def _logarithms(values: NDArray[np.float32], task: Task, path: Path) -> NDArray[
     floor = step / 2 if step > 1e-6 else LEAST_PROBABILITY
     if task.multi_label:
         shares = values.astype(np.float64).clip(floor, 1 - floor)
-        log_odds: NDArray[np.float32] = np.log(shares / (1 - shares)).astype(np.float32)
-        return log_odds
+        return np.asarray(np.log(shares / (1 - shares)), np.float32)
     return np.log(np.maximum(values, np.float32(floor)))
 
 

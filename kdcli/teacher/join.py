@@ -44,7 +44,7 @@ def join(
     values: Values = "auto",
     rescale: bool = False,
     output: Path,
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> JoinResult:
     """Write the transfer set with the columns ``label`` and ``logits_0..``, its rows in their order.
 
@@ -53,7 +53,6 @@ def join(
     scores that is the logit. ``values`` says what logits from elsewhere are. ``rescale`` gives the teacher's scores the
     mean and the spread of the gold ones. Rows that the teacher has left without an answer are left out.
     """
-    reporter = reporter or QuietReporter()
     for path in (transfer, logits):
         if output.exists() and path.exists() and output.samefile(path):
             raise UsageError("the output is one of the inputs", file=output, hint="give it another name")

@@ -19,8 +19,7 @@ from kdcli.api import Task
 from kdcli.errors import DataError
 from kdcli.files import atomic
 from kdcli.tables.text_hash import text_hash, text_hash_v1
-from kdcli.tasks.answers import answers as answers_of
-from kdcli.tasks.answers import written
+from kdcli.tasks.answers import answers as answers_of, written
 from kdcli.tasks.text_set import STATES
 
 FORMAT = "kd.logits/2"

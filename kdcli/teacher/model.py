@@ -158,10 +158,9 @@ class TeacherSource:
         return tuple(path for path in found if path != Path() and path.expanduser().exists())
 
     def load(
-        self, task: Task, *, device: str = "cpu", precision: str = "fp32", reporter: Reporter | None = None
+        self, task: Task, *, device: str = "cpu", precision: str = "fp32", reporter: Reporter = QuietReporter()
     ) -> Teacher:
         """Load the teacher, match its labels to the task's, and try it out."""
-        reporter = reporter or QuietReporter()
         loaded = self.open(task.names or task.labels, device=device, precision=precision, reporter=reporter)
         return self.match(loaded, task, reporter)
 

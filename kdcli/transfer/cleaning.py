@@ -148,7 +148,7 @@ class MixResult:
     dropped: dict[str, int]  # those left out, since a set before it (or the same one) says the same
 
 
-def mix(*, sets: Mapping[str, Path], task: Task, output: Path, reporter: Reporter | None = None) -> MixResult:
+def mix(*, sets: Mapping[str, Path], task: Task, output: Path, reporter: Reporter = QuietReporter()) -> MixResult:
     """Join transfer sets: the originals, then the new texts of each, without what came before.
 
     Texts are equal whatever their white space. New texts are not compared with the originals: a set that kept
@@ -177,7 +177,7 @@ def mix(*, sets: Mapping[str, Path], task: Task, output: Path, reporter: Reporte
         kept[name] = int(new.sum())
         dropped[name] = len(made) - kept[name]
     rows = len(ours) + sum(kept.values())
-    with (reporter or QuietReporter()).progress("mix", rows) as progress:
+    with reporter.progress("mix", rows) as progress:
         write_table(output, pl.concat(chosen))
         progress.advance(rows)
     return MixResult(rows, len(ours), kept, dropped)

@@ -76,7 +76,7 @@ def from_corpus(
     device: str = "cpu",
     bad_rows: BadRowsMode = "error",
     engine: "Engine | None" = None,
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> CorpusResult:
     """Make a transfer set: the originals, then texts of the user's files, cleaned.
 
@@ -84,7 +84,6 @@ def from_corpus(
     table depends on the texts, the settings and the seed alone. ``order_by = "lm"`` needs the generator's ``bits``,
     which the engine takes on ``device``.
     """
-    reporter = reporter or QuietReporter()
     check_output(output, [Path(name).expanduser() for name in settings.files], ours=True)
     readers = _open(settings, task, bad_rows, reporter)
     train, held_out = cleaning.plain(train, task), [cleaning.plain(table, task) for table in held_out]

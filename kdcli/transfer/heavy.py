@@ -19,7 +19,7 @@ from kdcli import registry
 from kdcli.api import Corpus, GeneratorSettings, QuietReporter, Reporter, Sampler, Task
 from kdcli.config.schema import Settings
 from kdcli.errors import DataError, PluginError
-from kdcli.files import atomic, foreign, mark
+from kdcli.files import foreign, mark, write_text
 from kdcli.tables.parquet import scan
 from kdcli.tables.write import write_table
 from kdcli.tasks.labels import split_sets
@@ -50,7 +50,7 @@ def cache(
     task: Task,
     labels: Sequence[str] = (),
     output: Path,
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> CacheResult:
     """Write the texts of ``train``, ``dev`` and ``test`` into one table, with the columns ``text`` and ``split``.
 
@@ -67,7 +67,7 @@ def cache(
             hint = "a generator learns from the train texts, and the dev texts choose among its checkpoints"
             raise DataError(f"the {name} set has no texts{of}", key=key, hint=hint)
     blank = len(frame) - len(kept)
-    if blank and reporter:
+    if blank:
         reporter.warn(f"{blank} rows have a blank text and are left out of the cache")
     write_table(output, kept)
     text = pl.col("text")
@@ -140,13 +140,13 @@ class GeneratorRun:
         how |= {"seed": seed, "device": device, "precision": settings.precision, "resume": resume}
         return cls(name, GeneratorSettings(options=options, kind=task.kind, **how))
 
-    def fine_tune(self, corpus: Corpus, checkpoint: Path, reporter: Reporter | None = None) -> FineTuneResult:
+    def fine_tune(self, corpus: Corpus, checkpoint: Path, reporter: Reporter = QuietReporter()) -> FineTuneResult:
         """Fine-tune the generator, into the folder ``checkpoint``."""
         plugin = registry.load("generators", self.generator)
         others = {name: _changed(checkpoint / name) for name in foreign(checkpoint)}
         try:
             with registry.blaming("generators", self.generator, "fine_tune"):
-                metrics = plugin.fine_tune(corpus, checkpoint, self.settings, reporter or QuietReporter())
+                metrics = plugin.fine_tune(corpus, checkpoint, self.settings, reporter)
         finally:
             if checkpoint.is_dir():
                 mark(checkpoint, but=[name for name, time in others.items() if _changed(checkpoint / name) == time])
@@ -155,14 +155,14 @@ class GeneratorRun:
         self._json(metrics, "fine_tune")
         return FineTuneResult(self.generator, len(corpus.train), dict(metrics))
 
-    def load(self, checkpoint: Path, reporter: Reporter | None = None) -> Sampler:
+    def load(self, checkpoint: Path, reporter: Reporter = QuietReporter()) -> Sampler:
         """Load the fine-tuned generator; where this machine lacks the device, on the CPU."""
         from kdcli.models.device import at_hand
 
         settings = replace(self.settings, device=at_hand(self.settings.device))
         plugin = registry.load("generators", self.generator)
         with registry.blaming("generators", self.generator, "load"):
-            sampler: Sampler = plugin.load(checkpoint, settings, reporter or QuietReporter())
+            sampler: Sampler = plugin.load(checkpoint, settings, reporter)
         if lacking := [name for name in ("prefixes", "sample") if not callable(getattr(sampler, name, None))]:
             what = f"{self.title} loads a {type(sampler).__name__}, which has no {' and no '.join(lacking)}"
             raise PluginError(what, hint=_CONTRACT)
@@ -178,15 +178,14 @@ class GeneratorRun:
         return self.bits(self.load(checkpoint))
 
     def prefixes(
-        self, corpus: Corpus, checkpoint: Path, output: Path, reporter: Reporter | None = None
+        self, corpus: Corpus, checkpoint: Path, output: Path, reporter: Reporter = QuietReporter()
     ) -> PrefixResult:
         """Write what samples begin with as JSON: for a language model, how often each token comes first."""
         sampler = self.load(checkpoint, reporter)
         with registry.blaming("generators", self.generator, "prefixes"):
             prefixes = sampler.prefixes(corpus)
         text = self._json(prefixes, "prefixes")
-        with atomic(output) as temporary:
-            temporary.write_text(text + "\n", "utf-8")
+        write_text(output, text + "\n")
         lists = {name: values for name, values in prefixes.items() if isinstance(values, list)}
         sizes = {name: len(values) for name, values in lists.items()}
         return PrefixResult(len(corpus.train), sizes, {name: values[:SHOWN] for name, values in lists.items()})

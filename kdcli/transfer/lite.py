@@ -57,14 +57,14 @@ def fabricate(
     output: Path,
     resume: bool = True,
     engine: "Engine | None" = None,
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> LiteResult:
     """Make a transfer set: the originals, then texts that the rules make of them, but none of the held-out texts.
 
     The table depends on the texts, the settings (but for ``workers``) and the seed alone. A run that was stopped goes
     on where it was, with ``resume``.
     """
-    reporter, engine = reporter or QuietReporter(), engine or LocalEngine()
+    engine = engine or LocalEngine()
     train, held_out = cleaning.plain(train, task), [cleaning.plain(table, task) for table in held_out]
     texts = train.select(task.columns)
     fingerprint = {

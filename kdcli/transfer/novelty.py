@@ -55,7 +55,7 @@ def novelty(
     raw: int,
     raw_in_train: int,
     bits: Callable[[Sequence[str]], NDArray[np.float64]] | None = None,
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> Novelty:
     """Compare samples with the training texts.
 
@@ -66,7 +66,7 @@ def novelty(
     texts, samples = train.select(task.columns), samples.select(task.columns)
     (count, words), (train_count, train_words) = map(_sizes, (samples, texts.lazy()))
     equal = min(words, train_words)
-    with (reporter or QuietReporter()).progress("novelty report", 2 * equal, "words") as progress:
+    with reporter.progress("novelty report", 2 * equal, "words") as progress:
         found, of_train = (_distinct(each, equal, progress) for each in (samples, texts.lazy()))
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
     drawn = take(samples, random.permutation(count)[:SCORED], count)

@@ -174,8 +174,7 @@ class Unigrams:
         low, high = np.array([self._bounds[name] for name in tag_names], dtype=np.int64).reshape(-1, 2).T
         # The minimum: a product of a number below 1 can still round up to the count.
         occurrence = np.minimum(low[tags] + (uniform * (high - low)[tags]).astype(np.int64), high[tags] - 1)
-        found: Indexes = np.searchsorted(self._upto, occurrence, side="right")
-        return found
+        return np.asarray(np.searchsorted(self._upto, occurrence, side="right"), np.int64)
 
 
 @dataclass(frozen=True)

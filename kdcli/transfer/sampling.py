@@ -61,7 +61,7 @@ def draw_samples(
     task: Task,
     output: Path,
     engine: "Engine | None" = None,
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> SampleResult:
     """Make a transfer set: the originals, then new texts sampled from a fine-tuned generator.
 
@@ -73,7 +73,7 @@ def draw_samples(
         KdError: The generator has next to nothing new to say; memory or disk space ran out.
         PluginError: The generator breaks its contract.
     """
-    reporter, engine = reporter or QuietReporter(), engine or LocalEngine()
+    engine = engine or LocalEngine()
     train, held_out = plain(train, task), [plain(table, task) for table in held_out]
     known, held = hashes([train], task), hashes(held_out, task)
     device, starts, sampler = generator.settings.device, read_prefixes(prefixes), generator.load(checkpoint, reporter)

@@ -135,7 +135,6 @@ def fast(options: Options, task: Task, weights: Weights) -> Model:
         shares = (counted / np.sqrt(counted.sum(axis=1, keepdims=True))).astype(np.float32)
         rows = np.concatenate(ngram_rows(words, options.ngram, len(ngrams)), axis=1)
         single, longer = np.split(shares[:, None], [words.shape[1]], axis=2)
-        average: Floats = single @ vectors[words] + longer @ ngrams[rows]
-        return average[:, 0]
+        return np.asarray(single @ vectors[words] + longer @ ngrams[rows], np.float32)[:, 0]
 
     return numpy_model(encode, LAYERS, weights, words=256)

@@ -128,7 +128,6 @@ def fast(options: Options, task: Task, weights: Weights) -> Model:
                 values[:, first : first + time] += next(parts)
             values[np.arange(time + width - 1) >= ends + width - 1] = -np.inf
             states.append(values.max(axis=1))
-        highest: Floats = np.maximum(np.concatenate(states, axis=1) + biases, 0)
-        return highest
+        return np.asarray(np.maximum(np.concatenate(states, axis=1) + biases, 0), np.float32)
 
     return numpy_model(encode, ["logits"], weights, words=256)

@@ -48,8 +48,7 @@ class Ensemble:
 
     def logits(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
         """Return the weighted mean of the logits, ``float32 [texts, outputs]``."""
-        mean: NDArray[np.float32] = np.tensordot(self.weights, self._each(columns, batch), axes=1).astype(np.float32)
-        return mean
+        return np.asarray(np.tensordot(self.weights, self._each(columns, batch), axes=1), np.float32)
 
     def _each(self, columns: Sequence[Sequence[str]], batch: int) -> NDArray[np.float32]:
         """Return the logits of each model, ``float32 [models, texts, outputs]``."""

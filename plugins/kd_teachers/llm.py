@@ -96,8 +96,7 @@ class LLM:
             found = portal.call(self._ask_all, list(dict.fromkeys(texts)))
         unanswered = [float("nan")] * len(self.labels)
         probabilities = np.array([found[text] or unanswered for text in texts])
-        logits: NDArray[np.float32] = np.log(probabilities.clip(LEAST, 1)).astype(np.float32)
-        return logits
+        return np.asarray(np.log(probabilities.clip(LEAST, 1)), np.float32)
 
     def requests(self, text: str) -> list[tuple[str, dict[str, Any]]]:
         """Return path and body of all requests that may be sent about a text, but for those after a wrong answer."""

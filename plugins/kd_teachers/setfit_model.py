@@ -172,5 +172,4 @@ def _sklearn_logits(head: Any, vectors: NDArray[np.float32]) -> NDArray[np.float
         found = found if found.ndim > 1 else np.stack([-found / 2, found / 2], axis=1)
     else:
         found = np.log(head.predict_proba(vectors).clip(_LEAST, 1))
-    logits: NDArray[np.float32] = found.astype(np.float32)
-    return logits
+    return np.asarray(found, np.float32)

@@ -45,16 +45,22 @@ class Command:
         return json.loads(out) if "--json" in arguments else out
 
     def says(self, expected, parts, *arguments):
-        """Expect this exit code, and these parts of what stderr says."""
-        code, _, err = self(*arguments)
+        """Expect this exit code, and these parts of what stderr says; return stdout."""
+        code, out, err = self(*arguments)
         parts = [parts] if isinstance(parts, str) else parts
         assert (code, [part for part in parts if part not in err]) == (expected, []), err
+        return out
 
     def failed(self, expected, *arguments):
         """Expect this exit code; return the object that ``--json`` gives."""
         code, out, err = self(*arguments, "--json")
         assert code == expected, err
         return json.loads(out)
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

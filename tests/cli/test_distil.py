@@ -27,10 +27,8 @@ def mails(tmp_path):
     return write_csv(tmp_path / "mails.csv", rows, ["id", "message", "date"])
 
 
-def test_from_a_table_without_labels_to_a_student(kd, tmp_path, teacher, mails, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    out = kd.ok("distil", teacher, mails, *SMALL, "--json")
-    result = out
+def test_from_a_table_without_labels_to_a_student(kd, tmp_path, teacher, mails):
+    result = kd.ok("distil", teacher, mails, *SMALL, "--json")
     assert (result["student"], result["report"]) == ("runs/mails/student", "runs/mails/report.html")
     assert result["counts"] == {
         **{"read": 80, "duplicates": 0, "beyond": 0, "train": 72, "dev": 8, "test": 0},
@@ -63,17 +61,15 @@ def test_from_a_table_without_labels_to_a_student(kd, tmp_path, teacher, mails, 
     assert near["r2"]["value"] == pytest.approx(1 - ((centred[0] - centred[1]) ** 2).sum() / spread, abs=1e-4)
     # The same again, by both doors, has nothing to do.
     before = (run / "student/model.safetensors").stat().st_mtime_ns
-    code, out, err = kd("distil", teacher, mails, *SMALL, "--json", "--price", "0.2")
-    again = json.loads(out)
-    assert code == 0 and (again["plan"], again["cold_start"]) == (result["plan"], result["cold_start"])
+    again = kd.ok("distil", teacher, mails, *SMALL, "--json", "--price", "0.2")
+    assert (again["plan"], again["cold_start"]) == (result["plan"], result["cold_start"])
     assert again["cost"]["student"] == pytest.approx(2 * result["cost"]["student"])
     assert "at 0.2 for an hour" in (run / "report.html").read_text()
     out = kd.ok("run-all", "--profile", profile, "--run-dir", run, "--json")
     assert all(not stage["reasons"] for stage in out["stages"])
     assert (run / "student/model.safetensors").stat().st_mtime_ns == before
     for model in ("--student", "--teacher"):  # the column is that of the run
-        code, out, err = kd("predict", model, run, "--input", mails)
-        assert code == 0 and len(out.splitlines()) == 81, err
+        assert len(kd.ok("predict", model, run, "--input", mails).splitlines()) == 81
 
 
 def test_gold_labels_are_used_where_they_are(kd, tmp_path, teacher):
@@ -87,12 +83,10 @@ def test_gold_labels_are_used_where_they_are(kd, tmp_path, teacher):
     assert [row["model"] for row in found["results"]["rows"]] == ["teacher", "baseline", "tf-idf", "student"]
     assert kdcli.load_student(run / "student").task.labels == ("Negative", "Positive")
     other = ("--run-dir", tmp_path / "other", "--label-col", "none")
-    code, out, err = kd("distil", teacher, table, *SMALL, *other, "--json")
-    assert code == 0 and not json.loads(out)["counts"]["labelled"]
+    assert not kd.ok("distil", teacher, table, *SMALL, *other, "--json")["counts"]["labelled"]
     rows[40][1] = "neutral"
     write_csv(table, rows, ["text", "label"])
-    code, out, err = kd("distil", teacher, table, *SMALL, "--run-dir", tmp_path / "third")
-    assert code == 4 and "neutral" in err and "films.csv, key label" in err
+    kd.says(4, ("neutral", "films.csv, key label"), "distil", teacher, table, *SMALL, "--run-dir", tmp_path / "third")
 
 
 def test_pairs_and_scores_from_python(tmp_path):
@@ -115,14 +109,12 @@ def test_a_zero_shot_teacher(kd, tmp_path):
     teacher = make_teacher(tmp_path / "nli", labels=("entailment", "neutral", "contradiction"))
     lines = tmp_path / "lines.txt"
     lines.write_text("".join(f"{text}\n" for text in texts(60)))
-    code, _, err = kd("distil", teacher, lines, "--labels", "good, bad,dull", *SMALL, "--run-dir", tmp_path / "run")
-    assert code == 0, err
+    kd.ok("distil", teacher, lines, "--labels", "good, bad,dull", *SMALL, "--run-dir", tmp_path / "run")
     student = kdcli.load_student(tmp_path / "run/student")
     assert student.task.labels == ("good", "bad", "dull")
     shares = student.predict_proba(["a good film", "a dull plot"])
     assert shares.shape == (2, 3) and np.allclose(shares.sum(1), 1)
-    code, _, err = kd("distil", teacher, lines, *SMALL, "--run-dir", tmp_path / "other")
-    assert code == 2 and "--labels" in err
+    kd.says(2, "--labels", "distil", teacher, lines, *SMALL, "--run-dir", tmp_path / "other")
 
 
 @pytest.mark.parametrize(
@@ -140,8 +132,7 @@ def test_a_zero_shot_teacher(kd, tmp_path):
 )
 def test_what_does_not_go_together(kd, tmp_path, mails, labels, arguments, code, word):
     teacher = make_teacher(tmp_path / "teacher", labels=labels)
-    found, _, err = kd("distil", teacher, mails, *arguments, "--run-dir", tmp_path / "run")
-    assert found == code and word in err
+    kd.says(code, word, "distil", teacher, mails, *arguments, "--run-dir", tmp_path / "run")
     assert not (tmp_path / "run/kd.lock").exists()
 
 
@@ -151,11 +142,10 @@ def test_what_is_wrong_with_a_teacher_shows_before_the_work(kd, tmp_path, mails)
     model.classifier.weight.data.fill_(float("nan"))
     model.save_pretrained(folder)
     run = tmp_path / "run"
-    code, _, err = kd("distil", folder, mails, "--run-dir", run)
-    assert code == 4 and "not finite" in err and not (run / "texts").exists()
+    kd.says(4, "not finite", "distil", folder, mails, "--run-dir", run)
     own = ("--set", "teacher.train=false", "--set", f"teacher.model={folder}", "--run-dir", run)
-    code, _, err = kd("run-all", *own)
-    assert code == 4 and "not finite" in err and not (run / "transfer").exists()
+    kd.says(4, "not finite", "run-all", *own)
+    assert not (run / "texts").exists() and not (run / "transfer").exists()
 
 
 def test_labels_of_the_file_and_of_the_teacher(kd, tmp_path):
@@ -164,21 +154,17 @@ def test_labels_of_the_file_and_of_the_teacher(kd, tmp_path):
         tmp_path / "a.csv", [[text, ("good", "bad")[len(text) % 2]] for text in texts(40)], ["text", "label"]
     )
     asked = ("distil", folder, table, *SMALL, "--run-dir", tmp_path / "run", "--dry-run")
-    code, _, err = kd(*asked, "--labels", "good,bad,dull")
-    assert code == 0 and "a.csv: none of the first rows has the label dull" in err
-    code, _, err = kd(*asked, "--labels", "good,dull")
-    assert code == 4 and "no labels bad" in err and "--label-col none" in err and "key label" in err
+    kd.says(0, "a.csv: none of the first rows has the label dull", *asked, "--labels", "good,bad,dull")
+    kd.says(4, ("no labels bad", "--label-col none", "key label"), *asked, "--labels", "good,dull")
     generic = make_teacher(tmp_path / "generic", labels=(None, None, None))
-    code, _, err = kd("distil", generic, *asked[2:], "--labels", "good,bad")
-    assert code == 2 and "teachers.zero-shot.entailment" in err
+    kd.says(2, "teachers.zero-shot.entailment", "distil", generic, *asked[2:], "--labels", "good,bad")
 
 
 def test_labels_without_names(kd, tmp_path, mails):
     teacher = make_teacher(tmp_path / "teacher", labels=(None, None))
-    code, _, err = kd("distil", teacher, mails, "--run-dir", tmp_path / "run", "--dry-run")
-    assert code == 0 and "--labels" in err
-    code, _, err = kd("distil", teacher, mails, "--labels", "no,yes", "--run-dir", tmp_path / "run", "--dry-run")
-    assert code == 0 and "LABEL_0 as no, LABEL_1 as yes" in err
+    asked = ("distil", teacher, mails, "--run-dir", tmp_path / "run", "--dry-run")
+    kd.says(0, "--labels", *asked)
+    kd.says(0, "LABEL_0 as no, LABEL_1 as yes", *asked, "--labels", "no,yes")
 
 
 def test_minutes_are_planned_and_kept_in_the_profile_as_numbers(kd, tmp_path, teacher, mails):
@@ -203,15 +189,12 @@ def test_the_teacher_labels_in_the_precision_that_is_fastest_unless_one_is_named
 
 def test_the_teacher_labels_as_many_texts_as_the_budget_allows(kd, tmp_path, teacher, mails):
     run = tmp_path / "run"
-    command = ("distil", teacher, mails, *SMALL, "--budget", "40", "--run-dir", run, "--json")
-    code, out, err = kd(*command)
-    assert code == 0, err
-    found = json.loads(out)
+    found = kd.ok("distil", teacher, mails, *SMALL, "--budget", "40", "--run-dir", run, "--json")
     assert [found["counts"][key] for key in ("train", "dev", "beyond")] == [18, 2, 60]
     rows = [len(load_file(path)["row_hash"]) for path in run.glob("export*/*.safetensors")]
     assert len(rows) == 2 and sum(rows) <= found["plan"]["labelled"] == 38
-    code, out, err = kd("run-all", "--profile", run / "profile.toml", "--run-dir", run, "--json")
-    assert code == 0 and not any(stage["reasons"] for stage in json.loads(out)["stages"]), err
+    again = kd.ok("run-all", "--profile", run / "profile.toml", "--run-dir", run, "--json")
+    assert not any(stage["reasons"] for stage in again["stages"])
     # Both limits hold; a larger budget is a new plan, and one for more texts than there are takes all.
     both = ("--budget", "30", "--minutes", "10", "--dry-run")
     assert kd.ok("distil", teacher, mails, *SMALL, *both, "--run-dir", tmp_path / "other", "--json")["texts"] == 15
@@ -219,22 +202,14 @@ def test_the_teacher_labels_as_many_texts_as_the_budget_allows(kd, tmp_path, tea
     assert code == 0 and json.loads(out)["texts"] == 80 and "5,000" in err
 
 
-@pytest.fixture
-def asked(monkeypatch):
-    """The texts that teachers have read, in order; those of pairs are the first ones."""
-    seen, represent = [], Teacher.represent
+def test_a_choice_in_rounds_asks_for_no_text_twice_and_ends_the_same_after_a_kill(kd, tmp_path, teacher, monkeypatch):
+    asked, represent = [], Teacher.represent
 
     def counted(self, columns, *rest, **how):
-        seen.extend(columns[0])
+        asked.extend(columns[0])
         return represent(self, columns, *rest, **how)
 
     monkeypatch.setattr(Teacher, "represent", counted)
-    return seen
-
-
-def test_a_choice_in_rounds_asks_for_no_text_twice_and_ends_the_same_after_a_kill(
-    kd, tmp_path, teacher, asked, monkeypatch
-):
     rows = texts(160)
     table = write_csv(tmp_path / "films.csv", [[text] for text in rows], ["text"])
     sets = [one for one in SMALL[1:10:2] if not one.startswith("transfer")]
@@ -277,8 +252,7 @@ def test_a_choice_in_rounds_asks_for_no_text_twice_and_ends_the_same_after_a_kil
     assert [times[text] for text in learned("killed")] == [1] * 36
     assert all(np.array_equal(resumed.weights[name], value) for name, value in whole.weights.items())
     again = ("run-all", "--profile", tmp_path / "killed/profile.toml", "--run-dir", tmp_path / "killed", "--json")
-    code, out, err = kd(*again)
-    assert code == 0 and not any(stage["reasons"] for stage in json.loads(out)["stages"]), err
+    assert not any(stage["reasons"] for stage in kd.ok(*again)["stages"])
 
 
 def test_columns_that_a_profile_names(kd, tmp_path, teacher):
@@ -294,9 +268,8 @@ def test_columns_that_a_profile_names(kd, tmp_path, teacher):
     found = pl.concat(pl.read_parquet(run / f"texts/{side}.parquet") for side in ("train", "dev"))
     assert sorted(found["sentence"]) == sorted(sides) and set(found["label"]) == {"positive", "negative"}
     assert len(kd.ok("predict", "--student", run, "--input", table).splitlines()) == 41
-    code, _, err = kd("distil", teacher, table, *SMALL, *columns, "--text-col", "text", "--run-dir", tmp_path / "other")
-    found = pl.read_parquet(tmp_path / "other/texts/train.parquet")
-    assert code == 0 and set(found["sentence"]) <= {row[0] for row in rows}, err
+    kd.ok("distil", teacher, table, *SMALL, *columns, "--text-col", "text", "--run-dir", tmp_path / "other")
+    assert set(pl.read_parquet(tmp_path / "other/texts/train.parquet")["sentence"]) <= {row[0] for row in rows}
 
 
 def test_labels_in_a_column_each(kd, tmp_path):
@@ -331,11 +304,12 @@ def test_several_tables_are_read_by_the_names_of_the_first(kd, tmp_path, teacher
     other = write_csv(tmp_path / "b.csv", [[text, text[:3]] for text in parts[1]], ["text", "more"])
     lines = tmp_path / "0.txt"
     lines.write_text("".join(f"{text}\n" for text in parts[2]))
-    code, out, err = kd("distil", teacher, lines, first, other, *SMALL, "--run-dir", tmp_path / "run", "--json")
-    assert code == 0 and json.loads(out)["counts"]["read"] == 120, err
+    found = kd.ok("distil", teacher, lines, first, other, *SMALL, "--run-dir", tmp_path / "run", "--json")
+    assert found["counts"]["read"] == 120
     write_csv(other, [[text] for text in parts[1]], ["review"])
-    code, _, err = kd("distil", teacher, first, other, *SMALL, "--run-dir", tmp_path / "third")
-    assert code == 4 and "b.csv, key text" in err and "review" in err and not (tmp_path / "third/texts").exists()
+    said = ("b.csv, key text", "review")
+    kd.says(4, said, "distil", teacher, first, other, *SMALL, "--run-dir", tmp_path / "third")
+    assert not (tmp_path / "third/texts").exists()
 
 
 def test_stdin_and_another_run_in_the_folder(kd, tmp_path, teacher, monkeypatch):
@@ -345,18 +319,15 @@ def test_stdin_and_another_run_in_the_folder(kd, tmp_path, teacher, monkeypatch)
 
     monkeypatch.setattr("sys.stdin", Piped)
     run = tmp_path / "run"
-    code, _, err = kd("distil", teacher, "-", *SMALL, "--run-dir", run)
-    assert code == 0, err
+    kd.ok("distil", teacher, "-", *SMALL, "--run-dir", run)
     (run / "distil.json").unlink()
-    code, _, err = kd("distil", teacher, "-", *SMALL, "--run-dir", run)
-    assert code == 2 and "another command" in err
+    kd.says(2, "another command", "distil", teacher, "-", *SMALL, "--run-dir", run)
 
 
 def test_texts_of_a_test_set_that_were_learned_from_are_a_warning(kd, tmp_path, teacher, mails):
     run, table = tmp_path / "run", tmp_path / "test.csv"
-    assert kd("distil", teacher, mails, *SMALL, "--run-dir", run)[0] == 0
+    kd.ok("distil", teacher, mails, *SMALL, "--run-dir", run)
     learned = pl.read_parquet(run / "texts/train.parquet")["sentence"].to_list()[:3]
     rows = [[text, "positive"] for text in (*learned, *texts(4, 9))]
     write_csv(table, rows, ["text", "label"])
-    code, _, err = kd("eval", "--student", run, "--input", table, "--text-col", "text", "--label-col", "label")
-    assert code == 0 and "3 of the 7 texts" in err
+    kd.says(0, "3 of the 7 texts", "eval", "--student", run, "--input", table, "--text-col=text", "--label-col=label")

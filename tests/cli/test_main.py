@@ -117,8 +117,7 @@ def test_a_wrong_value_of_a_setting_s_option_is_a_usage_error(line, hint, kd):
     kd.says(2, f"\nhint: {hint}", *line.split(), "--dry-run")
 
 
-def test_flags_of_a_generator_are_its_own_options(tmp_path, kd, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_flags_of_a_generator_are_its_own_options(kd):
     says = "error: --lr: '-1' should be greater than 0\nhint: generators.mlm.lr: "
     kd.says(2, says, "transfer", "heavy", "--generator", "mlm", "--lr", "-1", "--dry-run")
 
@@ -246,8 +245,7 @@ def test_an_error_names_file_row_and_key_and_an_unexpected_one_has_a_traceback_w
     kd.says(1, "error: unexpected SystemExit: 0\nhint: ", "profile", "list")
 
 
-def test_paths_that_cannot_be_are_errors_of_data(tmp_path, monkeypatch, kd):
-    monkeypatch.chdir(tmp_path)
+def test_paths_that_cannot_be_are_errors_of_data(kd):
     Path("file").touch()
     long = "x" * 300
     for line in (

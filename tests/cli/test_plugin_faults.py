@@ -9,11 +9,6 @@ from made_student import SINGLE, make_student
 from kdcli.errors import KdError
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("place", "code", "says"),
     [

@@ -58,11 +58,6 @@ def test_show_describes_a_plugin_and_its_options(kd, make_plugin):
         assert line in lines
 
 
-@pytest.fixture(autouse=True)
-def in_a_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 def test_new_names_the_files_and_the_next_commands_here_or_elsewhere(kd, tmp_path):
     out = kd.ok("plugins", "new", "generator", "own")
     assert "the generator own in kd-own" in out and "kd_own/__init__.py" in out
@@ -97,16 +92,8 @@ def tag(texts): return [[word[-1:] for word in words] for words in texts]
 """
 
 
-@pytest.fixture
-def install(make_plugin):
-    def make(group, code):
-        make_plugin("kd-own", f"[kdcli.{group}]\nown = kd_own\n", code, module="kd_own")
-
-    return make
-
-
-def test_a_sound_plugin(kd, install):
-    install("taggers", SHAPE.format(version=2))
+def test_a_sound_plugin(kd, make_plugin):
+    make_plugin("kd-own", "[kdcli.taggers]\nown = kd_own\n", SHAPE.format(version=2), module="kd_own")
     (plugin,) = kd.ok("plugins", "check", "own", "--json")["plugins"]
     assert plugin["passed"]
     assert (plugin["group"], plugin["full_name"], plugin["version"]) == ("taggers", "kd-own:own", "1.0")
@@ -116,8 +103,8 @@ def test_a_sound_plugin(kd, install):
     assert re.search(r"one tag a word +passed", out) and out.splitlines()[-1] == "5 passed"
 
 
-def test_a_broken_plugin_is_exit_code_5(kd, install):
-    install("taggers", SHAPE.format(version=3))
+def test_a_broken_plugin_is_exit_code_5(kd, make_plugin):
+    make_plugin("kd-own", "[kdcli.taggers]\nown = kd_own\n", SHAPE.format(version=3), module="kd_own")
     (plugin,) = kd.failed(5, "plugins", "check", "own")["plugins"]
     failed = [outcome for outcome in plugin["checks"] if outcome["result"] == "failed"]
     assert not plugin["passed"] and [outcome["check"] for outcome in failed] == ["loads"]

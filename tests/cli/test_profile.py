@@ -17,8 +17,7 @@ def test_show_resolved_prints_each_value_with_its_origin(kd, monkeypatch):
     assert origins['task.layout = "auto"'] == "default"
 
 
-def test_copy_is_a_profile_of_ones_own_and_never_overwrites_unasked(kd, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_copy_is_a_profile_of_ones_own_and_never_overwrites_unasked(kd, tmp_path):
     assert kd.ok("profile", "copy", "demo") == "demo is in demo.toml\n"
     kd.ok("profile", "copy", "demo", "sub/my.toml")
     copied = (tmp_path / "sub" / "my.toml").read_text("utf-8")
@@ -40,8 +39,7 @@ def test_copy_is_a_profile_of_ones_own_and_never_overwrites_unasked(kd, tmp_path
         (["./demo.toml"], 2, "takes the name of a profile, not a file"),
     ],
 )
-def test_copy_refuses(arguments, code, says, kd, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_copy_refuses(arguments, code, says, kd, tmp_path):
     kd.says(code, says, "profile", "copy", *arguments)
     assert list(tmp_path.iterdir()) == []
 

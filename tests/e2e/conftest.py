@@ -135,8 +135,7 @@ def succeeded(ended):
 
 
 def ran(ended):
-    assert ended.code == 0, ended.err
-    return [stage["stage"] for stage in ended.result["stages"] if stage["reasons"]]
+    return [stage["stage"] for stage in succeeded(ended).result["stages"] if stage["reasons"]]
 
 
 @pytest.fixture
@@ -179,23 +178,17 @@ def heavy_done(sampled, tiny):
     return copy_of(sampled, tiny)
 
 
-class Dbert:
-    """Files as d-bert's tools write them, for the tiny task, in the current folder of a test."""
-
-    def __init__(self, root):
-        self.texts = [text(place) for place in range(100, 130)]
-        self.logits = np.array([(-1.5, 1.25) if place % 2 else (2.0, -0.75) for place in range(30)], np.float32)
-        (root / "augmented.txt").write_text("".join(f"{line}\n" for line in self.texts))
-        (root / "samples.txt").write_text("\n".join(f"{line}<|endoftext|>" for line in ["", *self.texts, *self.texts]))
-        torch.save([self.logits[:16], self.logits[16:]], root / "logits.pt")
-        rows = [f"{a > 0:d}\t{line}\t{b}\t{a}\n" for line, (b, a) in zip(self.texts, self.logits.tolist(), strict=True)]
-        (root / "train.tsv").write_text("label\tsentence\tlogits_0\tlogits_1\n" + "".join(rows))
-        (root / "joined.tsv").write_bytes((root / "train.tsv").read_bytes())
-
-
 @pytest.fixture
 def dbert(tiny):
-    return Dbert(tiny.root)
+    """Files as d-bert's tools write them, for the tiny task, in the current folder of a test."""
+    texts = [text(place) for place in range(100, 130)]
+    logits = np.array([(-1.5, 1.25) if place % 2 else (2.0, -0.75) for place in range(30)], np.float32)
+    (tiny.root / "augmented.txt").write_text("".join(f"{line}\n" for line in texts))
+    (tiny.root / "samples.txt").write_text("\n".join(f"{line}<|endoftext|>" for line in ["", *texts, *texts]))
+    torch.save([logits[:16], logits[16:]], tiny.root / "logits.pt")
+    rows = [f"{a > 0:d}\t{line}\t{b}\t{a}\n" for line, (b, a) in zip(texts, logits.tolist(), strict=True)]
+    for name in ("train.tsv", "joined.tsv"):
+        (tiny.root / name).write_text("label\tsentence\tlogits_0\tlogits_1\n" + "".join(rows))
 
 
 @pytest.fixture(scope="module")

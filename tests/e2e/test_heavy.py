@@ -35,10 +35,6 @@ def content(tiny):
     return {name: (tiny.run_dir / "transfer" / name).read_bytes() for name in FILES}
 
 
-def sources(table):
-    return dict(table.group_by("source", maintain_order=True).len().rows())
-
-
 @pytest.mark.parametrize("generator", ["gpt2", pytest.param("transfoxl", marks=pytest.mark.slow)])
 def test_four_steps_each_with_its_entry_and_then_nothing_to_do(tiny, generator):
     chosen = choose(tiny, generator)
@@ -107,7 +103,7 @@ def test_run_all_goes_through_to_the_student(heavy_done, generator):
     made = ["lite", *([] if generator == "gpt2" else STEPS[1:])]
     made += ["corpus", "mix", "teacher", "export", "join", "encode", "student"]
     assert ran(tiny.stage(*line)) == made, "nothing is made twice"
-    counts = sources(tiny.read("join/joined.parquet"))
+    counts = dict(tiny.read("join/joined.parquet").group_by("source", maintain_order=True).len().rows())
     assert list(counts) == ["original", "lite", "heavy", "corpus"] and counts["heavy"] > 90 and counts["corpus"] == 30
     mixed = tiny.lock["mix"]["result"]
     assert mixed["kept"]["heavy"] + mixed["dropped"]["heavy"] == 100, "a sample may equal one of lite's texts"

@@ -21,7 +21,8 @@ import kdcli.serve.app as service
 from kdcli.cli import app
 from kdcli.student.deferral import Calibration, Familiar
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "plugins.md").read_text("utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "plugins.md").read_text("utf-8")
 PIECE = re.compile(r"^```(\w+)\n((?s:.*?))^```$|^    (\S.*)$|`(kd [^`]+)`", re.MULTILINE)
 FOR_EXAMPLE = {
     "new student NAME": "new student mlp",
@@ -32,6 +33,12 @@ FOR_EXAMPLE = {
 COMMANDS = {" ".join(path): command for path, command in all_commands(get_command(app))}
 ELSEWHERE = ("python -m build", "python -m twine")
 """What publishes; nothing here may."""
+
+
+def command_of(words):
+    """Return the longest command that a line begins with, and its options."""
+    name = next(name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS)
+    return name, {option for parameter in COMMANDS[name].params for option in parameter.opts}
 
 
 class Reader:
@@ -76,9 +83,8 @@ class Reader:
             self.failed[line] = ended.out + ended.err
 
     def profile(self, words):
-        command = next(COMMANDS[name] for name in (" ".join(words[:2]), words[0]) if name in COMMANDS)
-        names = {name for option in command.params for name in option.opts}
-        return ["--profile", self.tiny.profile] if "--profile" in names and "--profile" not in words else []
+        _, options = command_of(words)
+        return ["--profile", self.tiny.profile] if "--profile" in options and "--profile" not in words else []
 
     def install(self, folder):
         project = tomllib.loads((self.tiny.root / folder / "pyproject.toml").read_text())["project"]
@@ -114,7 +120,6 @@ def test_the_page_from_top_to_bottom(reader):
     assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout
 
 
-ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = ("api.md", "cli.md", "plugins.md")
 """Two pages are generated; test_plugins_doc.py reads the third."""
 DOCUMENTS = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in WRITTEN)]
@@ -127,13 +132,6 @@ INDENTED, INLINE = r"^    (kd .+?)(?:\s+#.*)?$", r"`(kd [a-z][^`]+)`"
 def commands(pattern):
     texts = [document.read_text("utf-8").replace("\\\n", " ") for document in DOCUMENTS]
     return {line for text in texts for line in re.findall(pattern, text, re.MULTILINE)}
-
-
-def split(line):
-    """Return the longest command that a line begins with, and its words."""
-    words = shlex.split(line)[1:]
-    name = next(" ".join(words[:count]) for count in (2, 1) if " ".join(words[:count]) in COMMANDS)
-    return name, words
 
 
 LINES = commands(INDENTED) | {line for line in commands(INLINE) if line.removeprefix("kd ") not in COMMANDS}
@@ -194,7 +192,8 @@ def test_a_command_of_a_page(line, here, nli):
     models = ("MODEL", runs / "sst2/teacher"), ("OTHER", runs / "custom/teacher"), ("facebook/bart-large-mnli", nli)
     for old, new in (("DATA/MINE", here.root / "mine"), (r"DATA\b(/\S+)?", here.data), *models):
         line = re.sub(old, str(new), line)
-    name, words = split(re.sub(r"\b(FOLDER|ENCODER|golden)\b", str(here.root / "runs/sst2/teacher"), line))
+    _, *words = shlex.split(re.sub(r"\b(FOLDER|ENCODER|golden)\b", str(here.root / "runs/sst2/teacher"), line))
+    name, options = command_of(words)
     if name == "profile copy":
         Path("my.toml").unlink()
     if name == "distil":
@@ -202,6 +201,5 @@ def test_a_command_of_a_page(line, here, nli):
     if name == "data get":  # it would need the network
         assert here.kd(*words, "--offline").code == 6
         return
-    options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
     more = ["--dry-run"] if "--dry-run" in options else ["--seconds", "0.05"] if name == "bench" else []
     succeeded(here.kd(*words, *(word for word in more if word not in words)))

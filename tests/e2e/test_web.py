@@ -54,11 +54,6 @@ def texts_of(number):
     return [*TEXTS, *ODD, *mixed][:number]
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Students of all kinds, the exported page of each in a folder, and the address of a server for the folders."""
@@ -77,7 +72,7 @@ def made(tmp_path_factory):
             calibration.save(folder / "calibration.json")
         export_web(student=folder, output=root / name, runtime=RUNTIME)
         students[name] = load_student(folder)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=root))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=root))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield root, students, f"http://127.0.0.1:{server.server_port}"
     server.shutdown()

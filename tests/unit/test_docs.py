@@ -11,15 +11,9 @@ from kdcli.cli import app, second_names
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"]
 
-
-def load():
-    spec = spec_from_file_location("generate", DOCS / "generate.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-generate = load()
+SPEC = spec_from_file_location("generate", DOCS / "generate.py")
+generate = module_from_spec(SPEC)
+SPEC.loader.exec_module(generate)
 WRITTEN = {"cli.md": generate.cli_page, "api.md": generate.api_page}
 
 

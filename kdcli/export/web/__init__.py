@@ -76,14 +76,13 @@ def export_web(
     single: bool = False,
     runtime: str | None = None,
     force: bool = False,
-    reporter: Reporter | None = None,
+    reporter: Reporter = QuietReporter(),
 ) -> WebExport:
     """Write a student as a web page, whole or not at all: a folder for any web server, or a ``single`` file.
 
     ``runtime`` is a folder with what ``npm pack`` writes of ``LIBRARIES``, or the address of a registry; by default npm
     fetches them. ``force`` replaces an earlier export.
     """
-    reporter = reporter or QuietReporter()
     check_output(output, [student], force=force)
     loaded = load_student(student)
     with TemporaryDirectory() as name:

@@ -1,6 +1,5 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from raising import raising
 
 from kdcli.config.load import from_sets, load_profile, merge

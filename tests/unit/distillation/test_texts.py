@@ -3,8 +3,7 @@ from functools import partial
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from notes import Notes
 from raising import raising
 from scipy.special import softmax

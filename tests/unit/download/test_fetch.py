@@ -12,16 +12,15 @@ from notes import Notes
 from raising import raising
 
 from kdcli.api import QuietReporter
-from kdcli.download.fetch import fetch as fetch_file
-from kdcli.download.fetch import is_archive, unpack
+from kdcli.download.fetch import fetch as fetch_file, is_archive, unpack
 from kdcli.errors import DataError, KdError, MissingError
 
 BODY = bytes(range(256)) * 1000
 DIGEST = hashlib.sha256(BODY).hexdigest()
 
 
-def fetch(url, output, *, digest=None, size=None, reporter=None):
-    fetch_file(url, output, digest=digest, size=size, by_hand=output, reporter=reporter or QuietReporter())
+def fetch(url, output, *, digest=None, size=None, reporter=QuietReporter()):
+    fetch_file(url, output, digest=digest, size=size, by_hand=output, reporter=reporter)
 
 
 class Server(ThreadingHTTPServer):
@@ -74,15 +73,6 @@ def whole(handler):
     handler.send(200, BODY)
 
 
-def broken(count):
-    """Break off after so many bytes of a file that is announced whole."""
-    return lambda handler: handler.send(200, BODY[:count], length=len(BODY))
-
-
-def says(status):
-    return lambda handler: handler.send(status, b"no")
-
-
 def parts(folder):
     return sorted(path.name for path in folder.iterdir())
 
@@ -108,7 +98,7 @@ def test_a_file_without_the_expected_hash_is_refused_and_leaves_nothing(server, 
 
 def test_a_break_is_an_error_and_leaves_nothing(server, tmp_path):
     (tmp_path / "a").write_text("old")
-    server.answers = [broken(1000), whole]
+    server.answers = [lambda handler: handler.send(200, BODY[:1000], length=len(BODY)), whole]
     with raising(MissingError, file=f"{server.url}/a"):
         fetch(f"{server.url}/a", tmp_path / "a")
     assert parts(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "old"
@@ -118,7 +108,7 @@ def test_a_break_is_an_error_and_leaves_nothing(server, tmp_path):
 
 @pytest.mark.parametrize("status", [404, 403, 410])
 def test_a_file_that_is_not_there(status, server, tmp_path):
-    server.answers = [says(status)]
+    server.answers = [lambda handler: handler.send(status, b"no")]
     url, hint = f"{server.url}/a", ("--url", str(tmp_path / "a"))
     with raising(MissingError, f"cannot be downloaded: {status}", exit_code=6, file=url, hint=hint):
         fetch(url, tmp_path / "a")

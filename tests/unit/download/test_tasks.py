@@ -90,7 +90,7 @@ def test_what_cannot_be_downloaded(hub, tmp_path, task, offline, kind):
 def test_what_is_known_is_well_formed():
     for source in SOURCES:
         assert source.about and source.cite
-        assert source.is_url == (not source.is_dataset)
+        assert source.is_url == (source.kind != "task")
         if source.is_url:
             assert urlsplit(source.address).scheme == "https"
         if source.sha256 is not None:

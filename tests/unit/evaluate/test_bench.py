@@ -82,15 +82,6 @@ def test_the_forms_of_a_student(student, onnx):
         assert found.gpu_peak_megabytes is None and found.device == "cpu"
 
 
-def fake(subject, texts, seconds):
-    slow = {"pytorch": 10.0, "numpy": 1.0, "onnx": 2.0, "int8": 1.5, "teacher": 400.0}[subject.kind]
-    rates = {batch: batch * 1000 / slow for batch in BATCHES}
-    parameters = {"pytorch": (1000, 200), "teacher": (350_000, 300_000)}.get(subject.kind, (None, None))
-    taken = Latency(slow, 2 * slow, 3 * slow, 10)
-    what = subject.name, subject.kind, subject.place, "cpu"
-    return Measurement(*what, rates, taken, *parameters, slow, 100 + slow, None, 0.1)
-
-
 @pytest.fixture
 def faked(monkeypatch):
     calls = []
@@ -98,7 +89,12 @@ def faked(monkeypatch):
     def alone(work, subject, texts, seconds):
         assert work is benching.measure
         calls.append((subject, texts, seconds))
-        return fake(subject, texts, seconds)
+        slow = {"pytorch": 10.0, "numpy": 1.0, "onnx": 2.0, "int8": 1.5, "teacher": 400.0}[subject.kind]
+        rates = {batch: batch * 1000 / slow for batch in BATCHES}
+        parameters = {"pytorch": (1000, 200), "teacher": (350_000, 300_000)}.get(subject.kind, (None, None))
+        taken = Latency(slow, 2 * slow, 3 * slow, 10)
+        what = subject.name, subject.kind, subject.place, "cpu"
+        return Measurement(*what, rates, taken, *parameters, slow, 100 + slow, None, 0.1)
 
     monkeypatch.setattr(benching, "_alone", alone)
     return calls

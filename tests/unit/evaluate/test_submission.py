@@ -4,8 +4,7 @@ import io
 import numpy as np
 import pytest
 from glue_tables import TASKS, write
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from notes import Notes
 from raising import raising
 

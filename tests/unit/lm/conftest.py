@@ -1,5 +1,6 @@
 import pytest
 import torch
+from decoding import loud
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
@@ -38,12 +39,7 @@ def make_model(tokenizer):
         end = tokenizer.eos_token_id
         sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "bos_token_id": end, "eos_token_id": end}
         made = GPT2Config(**{"vocab_size": words or len(tokenizer), **sizes, **config})
-        model = AutoModelForCausalLM.from_config(made).eval()
-        with torch.no_grad():
-            for weights in model.parameters():
-                if weights.dim() > 1:
-                    weights.mul_(scale)  # probabilities that are far from even
-        return model
+        return loud(AutoModelForCausalLM.from_config(made), scale)
 
     return make
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from decoding import LENGTH, check_rows, nats_one_by_one
+from decoding import LENGTH, check_rows, loud, nats_one_by_one
 from raising import raising
 from scipy.stats import chisquare, kstest
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
@@ -53,15 +53,6 @@ FAIL = {
     "OpenAIGPT": GPT,  # no cache
     "Roberta": {**COMMON, "is_decoder": True, "pad_token_id": 1},  # places count from 2
 }
-
-
-def loud(model):
-    """Make the weights of a random model so great that places and other words matter."""
-    with torch.no_grad():
-        for weights in model.parameters():
-            if weights.dim() > 1:
-                weights.mul_(6)
-    return model.eval()
 
 
 def build(name, sizes, seed=0):

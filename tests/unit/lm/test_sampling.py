@@ -4,8 +4,8 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from decoding import loud
+from hypothesis import given, settings, strategies as st
 from scipy.stats import chisquare
 
 from kdcli.lm import sampling
@@ -22,12 +22,7 @@ def tiny():
 
     torch.manual_seed(4)
     config = GPT2Config(vocab_size=WORDS, n_embd=16, n_layer=2, n_head=2, n_positions=LENGTH)
-    model = GPT2LMHeadModel(config).double().eval()
-    with torch.no_grad():
-        for weights in model.parameters():
-            if weights.dim() > 1:
-                weights.mul_(12)
-    return model
+    return loud(GPT2LMHeadModel(config).double(), 12)
 
 
 def first_of(draws):
@@ -193,10 +188,6 @@ def plainly(logits, temperature=1.0, top_k=0, top_p=1.0):
     return np.array([weights[token] / total if token in kept else 0.0 for token in range(len(weights))])
 
 
-def shares(tokens, words):
-    return np.bincount(tokens.numpy(), minlength=words) / len(tokens)
-
-
 @settings(max_examples=60)
 @given(
     words=st.sampled_from([255, 256, 257, 512]) | st.integers(2, 700),
@@ -211,7 +202,8 @@ def test_truncation_and_temperature_as_in_a_plain_loop(words, seed, temperature,
     even = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     found = drawn(logits, even, temperature=temperature, top_k=top_k, top_p=top_p)
     assert (found.diff() >= 0).all(), "the greater the uniform, the later the token"
-    np.testing.assert_allclose(shares(found, words), expected, atol=1.01 / count)
+    shares = np.bincount(found.numpy(), minlength=words) / count
+    np.testing.assert_allclose(shares, expected, atol=1.01 / count)
 
 
 def test_equally_likely_tokens_half_precision_and_no_rows():

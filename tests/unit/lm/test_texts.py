@@ -5,8 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from decoding import nats_one_by_one
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from kdcli.lm.texts import IGNORED, TokenRows, TokenTexts, causal_fit, text_nats
 from kdcli.lm.trainer import ByLength
@@ -118,13 +117,10 @@ class Lengths(SimpleNamespace):
         return len(self.lengths)
 
 
-def drawn(rows, seed=0):
-    return SimpleNamespace(rows=Lengths(lengths=np.random.default_rng(seed).integers(3, 60, rows)))
-
-
 @pytest.mark.parametrize("rows", [5, 64, 1003])
 def test_order_by_length(rows):
-    examples = drawn(rows)
+    lengths = np.random.default_rng(0).integers(3, 60, rows)
+    examples = SimpleNamespace(rows=Lengths(lengths=lengths))
     order = ByLength(examples, 16, seed=1)
     first, again = list(order), list(order)
     order.epoch = 1
@@ -132,7 +128,6 @@ def test_order_by_length(rows):
     assert first == again
     assert sorted(first) == sorted(second) == list(range(rows))
     if rows == 1003:
-        lengths = examples.rows.lengths
         assert first != second and first != list(ByLength(examples, 16, seed=2))
         assert lengths.max() in lengths[first[:16]]
 

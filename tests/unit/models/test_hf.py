@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import huggingface_hub
@@ -6,6 +5,7 @@ import pytest
 import torch
 import transformers
 from huggingface_hub.errors import EntryNotFoundError
+from made_teacher import rewrite
 from raising import raising
 
 from kdcli.api import DataError, KdError, MissingError, QuietReporter
@@ -89,8 +89,7 @@ def test_weights_that_do_not_fit_are_named(folder):
     said, hint = r"2 tensors are .*: classifier.bias \(missing\), classifier.weight", "fine-tune it first"
     with raising(DataError, said, hint=hint):
         hf.load_model(folder, transformers.AutoModelForSequenceClassification, allow_new="pooler", hint=hint)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 32}))
+    rewrite(folder, max_position_embeddings=32)
     for allowed in ("nothing", "head"):
         with pytest.raises(DataError, match=r"shape: .*position_embeddings.weight \(\[64, 16\], not \[32, 16\]\)"):
             hf.load_model(folder, transformers.AutoModelForMaskedLM, allow_new=allowed)

@@ -93,16 +93,15 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def change_a_byte(path: Path) -> None:
-    path.write_bytes(b"?" + path.read_bytes()[1:])
-
-
-def lose_the_checksum(path: Path) -> None:
-    path.with_name(f"{path.name}.sha256").unlink()
+DAMAGES = {
+    "cut": truncate,
+    "a changed byte": lambda path: path.write_bytes(b"?" + path.read_bytes()[1:]),
+    "no checksum": lambda path: path.with_name(f"{path.name}.sha256").unlink(),
+}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("damage", [truncate, change_a_byte, lose_the_checksum])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_part_is_made_again_and_said(tmp_path, damage, workers):
     with opened(tmp_path) as parts:
         parts.make(SIZES, write, title="t", workers=workers)

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import student_forms as forms
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import nn
 
 import kd_bilstm

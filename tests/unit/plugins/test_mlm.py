@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from decoding import loud
 from scipy.stats import chisquare
 from transformers import AutoModelForMaskedLM, BertConfig, DistilBertConfig, PreTrainedTokenizerFast, RobertaConfig
 
@@ -43,13 +44,9 @@ def bert(tokenizer, kind=BertConfig, **more):
 def make_folder(tmp_path, tokenizer):
     """Return a function that saves a tiny masked model of sharp random opinions, with its tokenizer."""
 
-    def make(config=None, name="pretrained", tokenizer=tokenizer, scale=15.0):
+    def make(config=None, name="pretrained", tokenizer=tokenizer):
         torch.manual_seed(0)
-        model = AutoModelForMaskedLM.from_config(config or bert(tokenizer))
-        with torch.no_grad():
-            for weights in model.parameters():
-                if weights.dim() > 1:
-                    weights.mul_(scale)
+        model = loud(AutoModelForMaskedLM.from_config(config or bert(tokenizer)), factor=15.0)
         model.save_pretrained(tmp_path / name)
         tokenizer.save_pretrained(tmp_path / name)
         return tmp_path / name

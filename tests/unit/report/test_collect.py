@@ -1,9 +1,6 @@
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
 from xml.etree import ElementTree
 
 import numpy as np
@@ -191,15 +188,11 @@ def surveyed(path, task, seed=7):
     return survey(path, task, seed=seed, reporter=QuietReporter())
 
 
-def rows_of(path):
-    return pl.read_parquet(path).to_dicts()
-
-
 @pytest.mark.parametrize("pairs", [False, True])
 def test_counts_by_source(tmp_path, pairs):
     path = write_run(tmp_path / "run", pairs=pairs) / "join" / "joined.parquet"
     task = Task("made", "pair" if pairs else "single", ("no", "yes"))
-    found, rows = surveyed(path, task), rows_of(path)
+    found, rows = surveyed(path, task), pl.read_parquet(path).to_dicts()
     assert [(source.name, source.rows) for source in found.sources] == [("original", 10), ("lite", 90), ("heavy", 40)]
     assert found.rows == len(rows) == 140
     for source in found.sources:
@@ -216,7 +209,8 @@ def test_samples_are_rows_of_the_table_as_many_of_each_source(tmp_path, monkeypa
     path = write_run(tmp_path / "run") / "join" / "joined.parquet"
     found = surveyed(path, CLASSES).samples
     assert Counter(sample.source for sample in found) == {"original": 8, "lite": 8, "heavy": 8}
-    there = {(row["sentence"], row["source"], row["logits_1"] > row["logits_0"]) for row in rows_of(path)}
+    rows = pl.read_parquet(path).to_dicts()
+    there = {(row["sentence"], row["source"], row["logits_1"] > row["logits_0"]) for row in rows}
     assert all(sample.sure is not None and 0.5 <= sample.sure <= 1 for sample in found)
     assert {(*sample.texts, sample.source, sample.answer == "yes") for sample in found} <= there
     assert found == surveyed(path, CLASSES).samples != surveyed(path, CLASSES, seed=8).samples
@@ -225,7 +219,7 @@ def test_samples_are_rows_of_the_table_as_many_of_each_source(tmp_path, monkeypa
 LOSSES = ["loss", "dev_loss"]
 ODD = "a <b> & $x_1$ \"c\" 'd'"
 
-DRAWN: list[Callable[[], str]] = [
+DRAWN = [
     lambda: plots.curves(
         "a", [Curve("student", "", [1, 2], {"loss": [0.1, None], "dev_loss": [9.0, 8.0]})], LOSSES, y=ODD
     ),

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import dataclass, replace
@@ -262,15 +260,7 @@ def test_run_stages_holds_the_folder_and_writes_the_profile(chain):
         options = RunOptions(run_dir=chain.root, **options)
         return run_stages(["lite", "join"], profile, options=options, reporter=QuietReporter())
 
-    class Real(Upper):
-        def __init__(self):
-            super().__init__("letters")
-
-    class Other(Doubled):
-        def __init__(self):
-            super().__init__("lite")
-
-    STAGES.update({"lite": Real, "join": Other})
+    STAGES.update({"lite": partial(Upper, "letters"), "join": partial(Doubled, "lite")})
     assert [outcome.done for outcome in run(dry_run=True)] == [False, False]
     assert not (chain.root / "profile.toml").exists()
     assert [outcome.done for outcome in run()] == [True, True]

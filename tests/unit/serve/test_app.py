@@ -34,15 +34,12 @@ def client(student):
     return client_of(student)
 
 
-def texts_of(task):
-    return columns(task)[0] if task.kind == "single" else [list(pair) for pair in zip(*columns(task), strict=True)]
-
-
 @pytest.mark.parametrize("task", [*KINDS, SET], ids=["single", "pair", "score", "set"])
 @pytest.mark.filterwarnings("ignore:.*texts are empty")
 def test_the_answers_are_those_of_the_student(tmp_path, task):
     student = load_student(make_student(tmp_path / "student", task))
-    client, texts = client_of(student), texts_of(task)
+    client = client_of(student)
+    texts = columns(task)[0] if task.kind == "single" else [list(pair) for pair in zip(*columns(task), strict=True)]
     found = client.post("/predict", json={"texts": texts})
     assert found.status_code == 200 and len(found.json()["results"]) == len(texts)
     for one, expected in zip(found.json()["results"], map(plain, student.predict(texts)), strict=True):

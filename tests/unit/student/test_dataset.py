@@ -7,7 +7,7 @@ from notes import Notes
 from raising import raising
 from safetensors.numpy import load_file
 
-from kdcli.api import Task
+from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError
 from kdcli.student import encoder_vectors
@@ -41,7 +41,7 @@ def single(tmp_path, suffix="tsv", **changed):
     return joined(tmp_path, {name: values for name, values in columns.items() if values is not None}, suffix)
 
 
-def run(tmp_path, path, task=SINGLE, encoder="", reporter=None, **settings):
+def run(tmp_path, path, task=SINGLE, encoder="", reporter=QuietReporter(), **settings):
     output = tmp_path / "encoded"
     given = {"settings": StudentSettings(**settings), "seed": 1, "encoder": encoder, "reporter": reporter}
     return encode(joined=path, task=task, output=output, **given), output

@@ -6,17 +6,8 @@ import pytest
 
 from kdcli.api import Task
 from kdcli.errors import DataError
-from kdcli.student.deferral import (
-    Calibration,
-    Familiar,
-    WordCounts,
-    calibrate,
-    cross_fit,
-    differs,
-    margins,
-    texts_needed,
-    upper_bound,
-)
+from kdcli.student import deferral
+from kdcli.student.deferral import Calibration, Familiar, WordCounts, calibrate, differs, margins, upper_bound
 
 CLASSES = Task("toy", "single", ("a", "b", "c"))
 SCORE = Task("toy", "single", (), score_range=(0.0, 5.0), metric="pearson")
@@ -37,7 +28,7 @@ def test_the_bound_by_a_sum_of_the_binomial_distribution(errors, texts):
 def test_the_bound_at_both_ends():
     assert upper_bound(np.array([0, 20]), 20).tolist() == pytest.approx([1 - 0.05 ** (1 / 20), 1.0])
     for agree in (0.9, 0.95, 0.98, 0.99):
-        needed = texts_needed(agree)
+        needed = deferral.texts_needed(agree)
         assert upper_bound(0, needed) <= 1 - agree < upper_bound(0, needed - 1)
         assert needed - 1 < log(0.05) / log(agree) <= needed
 
@@ -90,7 +81,7 @@ def test_a_calibration_counts_what_lies_strictly_above_each_threshold_and_is_cro
     assert found.errors(0.99) is None and found.defers(margin, 0.99).all()
     margin, wrong = simulate(np.random.default_rng(2), 4000, ties=False)
     found = calibrate(margin, wrong, agree=0.95, familiar=ALL)
-    answered, agreement = cross_fit(margin, wrong, found)
+    answered, agreement = deferral.cross_fit(margin, wrong, found)
     # Half as many texts allow a little less; the risk stays near the target.
     assert answered < found.answered[found.errors()]
     assert 0.95 <= agreement <= 0.97

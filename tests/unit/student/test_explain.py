@@ -16,12 +16,6 @@ SPANS = "the film was very good .|unheard , strangers good|THE PLOT , the Wärm|
 """The words of each."""
 
 
-def shares_of(logits, task):
-    logits = logits.astype(np.float64)
-    odds = np.exp(logits)
-    return odds / (1 + odds) if task.multi_label else odds / odds.sum(1, keepdims=True)
-
-
 def check(student, found, texts, output):
     """Compare each effect with the prediction for the text that is written with masks."""
     every = [*found.words, *found.pairs]
@@ -40,7 +34,8 @@ def check(student, found, texts, output):
     if student.task.is_score:
         assert {one.probability for one in (found, *every)} == {None} and found.label == ""
         return
-    shares = shares_of(logits, student.task)[:, output]
+    odds = np.exp(logits.astype(np.float64))
+    shares = (odds / (1 + odds) if student.task.multi_label else odds / odds.sum(1, keepdims=True))[:, output]
     assert found.probability == pytest.approx(shares[0], abs=1e-5)
     np.testing.assert_allclose([one.probability for one in every], shares[0] - shares[1:], atol=1e-5)
     assert found.label == student.task.labels[output]

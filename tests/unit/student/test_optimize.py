@@ -10,18 +10,8 @@ from torch.nn import functional
 
 from kdcli.config.schema import StudentSettings
 from kdcli.models.losses import balanced_weights, label_losses
-from kdcli.student.optimize import (
-    LOSSES,
-    SparseAdadelta,
-    SparseAdam,
-    averaged,
-    bce,
-    clip_gradients,
-    kl,
-    loss_of,
-    make_optimizer,
-    mse,
-)
+from kdcli.student import optimize
+from kdcli.student.optimize import SparseAdadelta, SparseAdam, bce, clip_gradients, kl, loss_of, make_optimizer, mse
 
 NUMBERS = np.random.default_rng(0)
 STUDENT, TEACHER = NUMBERS.normal(size=(5, 3)).astype(np.float32), 3 * NUMBERS.normal(size=(5, 3)).astype(np.float32)
@@ -37,7 +27,7 @@ def test_mse_is_the_mean_over_all_logits():
     half = torch.from_numpy(STUDENT).half()
     for loss in (mse(half, half + 1), kl(half, half + 1, 2.0), label_losses(half, torch.from_numpy(LABELS))):
         assert loss.dtype == torch.float32
-    assert set(LOSSES) == set(get_args(StudentSettings.model_fields["kd_loss"].annotation))
+    assert set(optimize.LOSSES) == set(get_args(StudentSettings.model_fields["kd_loss"].annotation))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
@@ -184,7 +174,7 @@ def test_choice():
 def test_averages_are_near_the_weights_at_first_and_then_decay():
     module = nn.Linear(3, 2).double()
     module.bias.requires_grad_(False)
-    average = averaged(module, 0.5)
+    average = optimize.averaged(module, 0.5)
     expected = None
     for count in range(12):
         weights = NUMBERS.normal(size=(2, 3))

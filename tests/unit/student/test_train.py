@@ -1,5 +1,4 @@
 import errno
-import hashlib
 import json
 import sys
 from inspect import getsource
@@ -69,7 +68,7 @@ def train(output, task=TASK, examples=None, **given):
 
 
 def weights_hash(folder):
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return sha256(folder / "model.safetensors")
 
 
 def test_a_table_beyond_16_bits_stays_as_it_is():
@@ -193,17 +192,6 @@ def test_updates_are_limited(tmp_path, limit, max_steps, updates):
     assert result.stopped == ("max_steps" if updates < 18 else "epochs")
 
 
-def diverging(at):
-    """Return a ``Training._update`` whose loss is NaN from update ``at`` on."""
-    update, done = Training._update, []
-
-    def nan(self, rows):
-        done.append(rows)
-        return float("nan") if len(done) >= at else update(self, rows)
-
-    return nan
-
-
 def test_learning_rate_falls_in_a_straight_line_to_the_last_update_there_can_be(tmp_path, monkeypatch):
     rates, update = [], Training._update
 
@@ -227,7 +215,13 @@ def test_learning_rate_falls_in_a_straight_line_to_the_last_update_there_can_be(
 
 def test_nan_stops_says_so_and_keeps_the_best(tmp_path, monkeypatch, notes):
     train(tmp_path / "whole", epochs=1)
-    monkeypatch.setattr(Training, "_update", diverging(8))
+    update, done = Training._update, []
+
+    def diverging(self, rows):
+        done.append(rows)
+        return float("nan") if len(done) >= 8 else update(self, rows)
+
+    monkeypatch.setattr(Training, "_update", diverging)
     result = train(tmp_path / "student", reporter=notes)
     assert (result.stopped, result.updates, result.best_update) == ("nan", 7, 6)
     assert "the loss became nan at update 8" in notes.warnings[0]

@@ -3,8 +3,7 @@ import io
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from raising import raising
 
 from kdcli.api import QuietReporter, Task

@@ -1,7 +1,6 @@
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from raising import raising
 
 from kdcli.api import QuietReporter

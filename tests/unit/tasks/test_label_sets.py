@@ -1,5 +1,3 @@
-import json
-
 import polars as pl
 import pytest
 from raising import raising
@@ -23,45 +21,37 @@ def columns(values=("0", "1")):
     return {label: [values[label in one] for one in SETS] for label in "abc"}
 
 
-def put_csv(folder, table):
-    pl.DataFrame(table).write_csv(folder / "train.csv")
-
-
-def put_parquet(folder, table):
-    pl.DataFrame(table).write_parquet(folder / "train.parquet")
-
-
-def put_fasttext(folder, table):
-    rows = zip(table["text"], table["label"], strict=True)
-    lines = [" ".join([*(f"__label__{one}" for one in labels), text]) for text, labels in rows]
-    (folder / "train.txt").write_text("".join(f"{line}\n" for line in lines))
-
-
-def put_jsonl(folder, table):
-    rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
-    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+def put(folder, form, table):
+    if form == "txt":
+        rows = zip(table["text"], table["label"], strict=True)
+        lines = [" ".join([*(f"__label__{one}" for one in labels), text]) for text, labels in rows]
+        (folder / "train.txt").write_text("".join(f"{line}\n" for line in lines))
+        return
+    frame = pl.DataFrame(table)
+    write = {"csv": frame.write_csv, "parquet": frame.write_parquet, "jsonl": frame.write_ndjson}[form]
+    write(folder / f"train.{form}")
 
 
 WAYS = {
-    "texts": (put_csv, {"label": ["a|b", "", "c", " b "]}, {}),
-    "texts in parquet": (put_parquet, {"label": ["b|a", "", "c", "b"]}, {}),
-    "numbers": (put_csv, {"label": ["0|1", "", "2", "1"]}, {}),
-    "lines of fastText": (put_fasttext, {"label": SETS}, {"text_columns": ()}),
-    "lists in jsonl": (put_jsonl, {"label": SETS}, {}),
-    "lists in parquet": (put_parquet, {"label": SETS}, {}),
-    "lists of numbers": (put_parquet, {"label": [[0, 1], [], [2], [1]]}, {}),
-    "columns of the labels' names": (put_csv, columns(), {}),
-    "columns of booleans": (put_parquet, columns((False, True)), {}),
-    "columns of floats": (put_jsonl, columns((0.0, 1.0)), {}),
-    "columns of other names": (put_csv, {f"is_{one}": values for one, values in columns().items()}, {
+    "texts": ("csv", {"label": ["a|b", "", "c", " b "]}, {}),
+    "texts in parquet": ("parquet", {"label": ["b|a", "", "c", "b"]}, {}),
+    "numbers": ("csv", {"label": ["0|1", "", "2", "1"]}, {}),
+    "lines of fastText": ("txt", {"label": SETS}, {"text_columns": ()}),
+    "lists in jsonl": ("jsonl", {"label": SETS}, {}),
+    "lists in parquet": ("parquet", {"label": SETS}, {}),
+    "lists of numbers": ("parquet", {"label": [[0, 1], [], [2], [1]]}, {}),
+    "columns of the labels' names": ("csv", columns(), {}),
+    "columns of booleans": ("parquet", columns((False, True)), {}),
+    "columns of floats": ("jsonl", columns((0.0, 1.0)), {}),
+    "columns of other names": ("csv", {f"is_{one}": values for one, values in columns().items()}, {
         "label_columns": ("is_a", "is_b", "is_c")}),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_all_ways_say_the_same(way, tmp_path, notes):
-    put, table, more = WAYS[way]
-    put(tmp_path, {"text": TEXTS, **table})
+    form, table, more = WAYS[way]
+    put(tmp_path, form, {"text": TEXTS, **table})
     own = settings(tmp_path, **more)
     task = task_from(own)
     rows = load_split(own, task, "train", notes)
@@ -80,7 +70,7 @@ WRONG = {
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_no_set_is_an_error(what, tmp_path, notes):
     table, row, key = WRONG[what]
-    put_csv(tmp_path, {"text": TEXTS, **table})
+    put(tmp_path, "csv", {"text": TEXTS, **table})
     own = settings(tmp_path, label_columns=("a", "b", "c")) if key == "c" else settings(tmp_path)
     with raising(DataError, key=key, row=row):
         load_split(own, task_from(own), "train", notes)
@@ -91,13 +81,13 @@ def test_hidden_labels_are_none_and_every_row_alike_is_nothing_to_learn(tmp_path
     pl.DataFrame({"text": TEXTS, **hidden}).write_csv(tmp_path / "test.csv")
     own = settings(tmp_path)
     assert load_split(own, task_from(own), "test", notes)["label"].to_list() == [None, "", "c", "b"]
-    put_csv(tmp_path, {"text": TEXTS, "label": ["a|b"] * 4})
+    put(tmp_path, "csv", {"text": TEXTS, "label": ["a|b"] * 4})
     with pytest.raises(DataError):
         load_split(own, task_from(own), "train", notes)
 
 
 def test_a_label_that_never_occurs_is_a_warning_and_a_row_without_any_is_allowed(tmp_path, notes):
-    put_csv(tmp_path, {"text": TEXTS, "label": ["a", "", "a", "b"]})
+    put(tmp_path, "csv", {"text": TEXTS, "label": ["a", "", "a", "b"]})
     pl.DataFrame({"text": ["five"], "label": ["a|b"]}).write_csv(tmp_path / "dev.csv")
     own = settings(tmp_path)
     assert len(load_split(own, task_from(own), "train", notes)) == 4

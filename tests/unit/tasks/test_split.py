@@ -11,9 +11,9 @@ from raising import raising
 
 from kdcli.api import Task
 from kdcli.errors import DataError
+from kdcli.tasks import split as splits
 from kdcli.tasks.check import check_data
 from kdcli.tasks.split import load_split, load_table, split_files, stream_table, task_from
-from kdcli.tasks.split import settings_of as settings_of_task
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 TRAIN = "sentence\tlabel\ngood\t1\nbad\t0\n"
@@ -295,6 +295,6 @@ SETS = Task("topics", "single", ("a", "b"), metric="micro_f1", multi_label=True)
 
 @pytest.mark.parametrize("task", [CLASSES, SCORES, SETS], ids=lambda task: task.name)
 def test_settings_of_a_task_make_that_task(task):
-    assert task_from(settings_of_task(task)) == task
+    assert task_from(splits.settings_of(task)) == task
     settings = [field.name for field in fields(Task) if field.name != "thresholds"]  # those are a student's own
     assert all(any(getattr(one, name) for one in (CLASSES, SCORES, SETS)) for name in settings)

@@ -56,20 +56,6 @@ def run(tmp_path, transfer, tiny_teacher, films, notes):
     return run
 
 
-def interrupt(monkeypatch, after):
-    """Interrupt the export once, after so many parts; the list that is returned grows with each part."""
-    seen, represent = [], Teacher.represent
-
-    def killed(self, columns, batch, **how):
-        seen.append(batch)
-        if len(seen) == after + 1:
-            raise KeyboardInterrupt
-        return represent(self, columns, batch, **how)
-
-    monkeypatch.setattr(Teacher, "represent", killed)
-    return seen
-
-
 def test_logits_of_each_distinct_text_in_order(run, tmp_path, films, transfer):
     result = run()
     tensors = load_file(tmp_path / "logits.safetensors")
@@ -128,11 +114,17 @@ def test_answers_that_are_known_are_not_asked_for_again(run, tmp_path, monkeypat
 
 def test_parts_made_otherwise_are_thrown_away_and_said(run, tmp_path, notes, monkeypatch):
     run("other.safetensors", precision="bf16")
-    interrupt(monkeypatch, 2)
-    with pytest.raises(KeyboardInterrupt):
+    seen, represent = [], Teacher.represent
+
+    def killed(self, columns, batch, **how):
+        seen.append(batch)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return represent(self, columns, batch, **how)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Teacher, "represent", killed)
         run()
-    monkeypatch.undo()
-    monkeypatch.setattr(export, "PART_ROWS", 4)
     run(precision="bf16")
     assert any("precision changed (fp32 -> bf16)" in warning for warning in notes.warnings)
     assert (tmp_path / "logits.safetensors").read_bytes() == (tmp_path / "other.safetensors").read_bytes()
@@ -146,8 +138,7 @@ def test_precision_of_this_stage_alone(run, tmp_path):
     assert half.dtype == np.float32 and 0 < np.abs(half - full).max() < 0.5
 
 
-@pytest.fixture
-def little_memory(monkeypatch):
+def test_auto_batch_size_is_halved_when_memory_does_not_suffice(run, tmp_path, films, notes, monkeypatch):
     represent = Teacher.represent
 
     def tight(self, columns, batch, **how):
@@ -156,10 +147,6 @@ def little_memory(monkeypatch):
         return represent(self, columns, batch, **how)
 
     monkeypatch.setattr(Teacher, "represent", tight)
-
-
-@pytest.mark.usefixtures("little_memory")
-def test_auto_batch_size_is_halved_when_memory_does_not_suffice(run, tmp_path, films, notes, monkeypatch):
     monkeypatch.setattr(export, "BATCH", 8)
     result = run(batch_size="auto")
     assert result.batch_size == 2

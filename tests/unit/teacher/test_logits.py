@@ -5,8 +5,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from made_teacher import Hostile
 from raising import raising
 from safetensors.numpy import save_file

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from made_teacher import Hostile, raw_logits, rewrite
 from notes import Notes
 from raising import raising

@@ -10,27 +10,13 @@ import torch
 from tiny_transfoxl import write_tiny
 from transformers import AutoConfig, AutoTokenizer
 
-from kdcli import registry
+from kdcli import registry, testing
 from kdcli.api import PluginError
 from kdcli.registry import GROUPS
-from kdcli.testing import (
-    CheckOutcome,
-    check_generator,
-    check_plugin,
-    check_student,
-    check_tagger,
-    check_teacher,
-    run_cli,
-    tiny_corpus,
-    tiny_teacher,
-)
+from kdcli.testing import CheckOutcome, check_generator, check_plugin, check_student, check_tagger, check_teacher
 from kdcli.testing.checks import heavy_modules, in_another_process, run_python
 
 DOCS = Path(__file__).resolve().parents[3] / "docs/plugins.md"
-
-
-def results(outcomes):
-    return {outcome.check: outcome.result for outcome in outcomes}
 
 
 @pytest.mark.parametrize(
@@ -91,9 +77,8 @@ def test_an_object_in_place_of_a_module():
         def tag(self, texts):
             return [["X"] * len(words) for words in texts]
 
-    found = results(check_tagger(Tagger()))
-    skipped = {"cheap import", "same in another process"}
-    assert {check for check, result in found.items() if result == "skipped"} == skipped
+    skipped = {outcome.check for outcome in check_tagger(Tagger()) if outcome.result == "skipped"}
+    assert skipped == {"cheap import", "same in another process"}
 
 
 def test_by_name_what_cannot_be_loaded_fails_the_first_check(make_plugin):
@@ -131,7 +116,7 @@ def test_the_current_folder_is_not_searched(tmp_path, monkeypatch):
     for name in ("random", "json"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
     (tmp_path / "shape.py").write_text(TAGGER)
-    done = run_cli("plugins", "check", "shape", "--code", "shape.py", "--json", cwd=tmp_path)
+    done = testing.run_cli("plugins", "check", "shape", "--code", "shape.py", "--json", cwd=tmp_path)
     assert done.code == 0 and {one["result"] for one in done.json["plugins"][0]["checks"]} == {"passed"}, done
     for name in ("random", "json"):
         (tmp_path / f"{name}.py").unlink()
@@ -146,14 +131,14 @@ def test_the_current_folder_is_not_searched(tmp_path, monkeypatch):
 def test_a_teacher_knows_the_words_and_leaves_the_random_state_alone(tmp_path, capfd):
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    folder = tiny_teacher(tmp_path / "one")
+    folder = testing.tiny_teacher(tmp_path / "one")
     assert torch.equal(torch.random.get_rng_state(), before) and capfd.readouterr() == ("", "")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert tokenizer.unk_token_id not in tokenizer(" ".join(tiny_corpus().train))["input_ids"]
+    assert tokenizer.unk_token_id not in tokenizer(" ".join(testing.tiny_corpus().train))["input_ids"]
     assert AutoConfig.from_pretrained(folder).id2label == {0: "entailment", 1: "neutral", 2: "contradiction"}
-    names = AutoConfig.from_pretrained(tiny_teacher(tmp_path / "two", ("no", "yes"))).id2label
+    names = AutoConfig.from_pretrained(testing.tiny_teacher(tmp_path / "two", ("no", "yes"))).id2label
     assert names == {0: "no", 1: "yes"}
-    again = tiny_teacher(tmp_path / "again")
+    again = testing.tiny_teacher(tmp_path / "again")
     assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 
 
@@ -179,7 +164,7 @@ SHARED = Path(__file__).resolve().parents[4] / "shared/nltk_data"
 def test_generators_and_students(plugin, tmp_path):
     options = SMALL.get(plugin.name, {})
     if plugin.name == "transfoxl":
-        options = options | {"model": write_tiny(tmp_path / "model", tiny_corpus().train)}
+        options = options | {"model": write_tiny(tmp_path / "model", testing.tiny_corpus().train)}
     found = {one.check: one for one in CHECK[plugin.group](plugin.name, options=options)}
     left_out = {check for check, outcome in found.items() if outcome.result == "skipped"}
     assert left_out <= {"bits", "fast", "fast without torch"}
@@ -187,8 +172,8 @@ def test_generators_and_students(plugin, tmp_path):
 
 @pytest.mark.parametrize("name", ["ensemble", "transformers", "zero-shot"])
 def test_teachers(name, tmp_path):
-    options = {"models": [str(tiny_teacher(tmp_path / "one"))]} if name == "ensemble" else {}
-    model = tiny_teacher(tmp_path / "two") if name == "ensemble" else ""
+    options = {"models": [str(testing.tiny_teacher(tmp_path / "one"))]} if name == "ensemble" else {}
+    model = testing.tiny_teacher(tmp_path / "two") if name == "ensemble" else ""
     found = {outcome.check: outcome for outcome in check_teacher(name, model=model, options=options)}
     assert {outcome.result for outcome in found.values()} == {"passed"}
     assert found["long texts"].detail == "read by cut, mean, max"

@@ -7,12 +7,12 @@ import polars as pl
 import pytest
 from notes import Notes
 from raising import raising
+from written import rows_of
 
 from kdcli.api import Task
 from kdcli.config.transfer import CorpusSettings
 from kdcli.errors import DataError, ProfileError
 from kdcli.parts import Loaded
-from kdcli.tables.read import read_table
 from kdcli.tables.write import write_table
 from kdcli.transfer import corpus
 from kdcli.transfer.corpus import from_corpus, tfidf_nearness
@@ -36,10 +36,6 @@ def run(output, *files, **changes):
         changes["bits"] = Loaded(bits, str, ())
     arguments = {"train": TRAIN, "held_out": [DEV, TEST], "task": SINGLE, "seed": 1} | changes
     return from_corpus(settings=settings, output=output, **arguments)
-
-
-def rows_of(path):
-    return read_table(path).frame().drop("__row__").rows()
 
 
 def taken(path):

@@ -3,12 +3,12 @@ from collections import Counter
 import polars as pl
 import pytest
 from raising import raising
+from written import rows_of
 
 from kdcli.api import QuietReporter, Task
 from kdcli.config.transfer import LiteSettings
 from kdcli.errors import DataError, MissingError
 from kdcli.parts import LocalEngine
-from kdcli.tables.read import read_table
 from kdcli.transfer import lite
 from kdcli.transfer.lite import fabricate
 
@@ -37,10 +37,6 @@ def run(output, **changes):
     settings = {"n_iter": 10, "workers": 1, "p_mask": 0.2, "ngram": "1:3"} | changes.pop("settings", {})
     arguments = {"train": TRAIN, "held_out": [DEV], "task": SINGLE, "seed": 1} | changes
     return fabricate(settings=LiteSettings(**settings), output=output, **arguments)
-
-
-def rows_of(path):
-    return read_table(path).frame().drop("__row__").rows()
 
 
 def texts_of(path):

@@ -4,8 +4,7 @@ from itertools import islice
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from kdcli.api import Task
 from kdcli.transfer import novelty as module

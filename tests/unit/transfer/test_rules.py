@@ -1,10 +1,10 @@
 from collections import Counter
+from itertools import chain
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy.stats import binomtest, chisquare
 
 from kdcli.transfer.rules import Rewriter, Rules, TaggedWords, Unigrams, windows
@@ -22,18 +22,30 @@ def counts(rows):
     return pl.DataFrame(rows, schema={"tag": pl.String, "word": pl.String, "count": pl.UInt32}, orient="row")
 
 
-@pytest.fixture
-def rewritten(words_of):
-    def rewrite(texts, rules, repeat=1, edited=None):
-        rewriter = Rewriter(words_of(texts), unigrams_of(texts), rules)
-        rows = np.repeat(np.arange(len(texts)), repeat)
-        edited = np.ones(len(rows), bool) if edited is None else np.array(edited)
-        return rewriter.rewrite(rows, edited, np.random.default_rng(3))
+def words_of(tagged):
+    """Take texts such as ``["the/DT", "film/NN"]``; one space stands after each word."""
+    pairs = [[word.rpartition("/") for word in text] for text in tagged]
+    flat = list(chain.from_iterable(pairs))
+    vocabulary, names = (sorted({pair[part] for pair in flat}) for part in (0, 2))
+    return TaggedWords(
+        offsets=np.cumsum([0, *map(len, pairs)]),
+        words=np.array([vocabulary.index(word) for word, _, _ in flat], np.int32),
+        gaps=np.zeros(len(flat), np.int32),
+        tags=np.array([names.index(name) for _, _, name in flat], np.int32),
+        vocabulary=pl.Series(vocabulary, dtype=pl.String),
+        spaces=[" "],
+        tag_names=names,
+    )
 
-    return rewrite
+
+def rewritten(texts, rules, repeat=1, edited=None):
+    rewriter = Rewriter(words_of(texts), unigrams_of(texts), rules)
+    rows = np.repeat(np.arange(len(texts)), repeat)
+    edited = np.ones(len(rows), bool) if edited is None else np.array(edited)
+    return rewriter.rewrite(rows, edited, np.random.default_rng(3))
 
 
-def test_texts_without_rules_or_not_edited_stay(rewritten):
+def test_texts_without_rules_or_not_edited_stay():
     done = rewritten([TEXT, [], TEXT[:1]], NOTHING)
     assert done.texts.to_list() == ["the good film has a plot and ends", "", "the"]
     assert done.words.tolist() == [8, 0, 1]
@@ -44,7 +56,7 @@ def test_texts_without_rules_or_not_edited_stay(rewritten):
     assert (done.masked + done.replaced > 0).tolist() == done.cut.tolist() == [False, True]
 
 
-def test_masks_and_replaces_as_often_as_asked(rewritten):
+def test_masks_and_replaces_as_often_as_asked():
     n = 20_000
     done = rewritten([TEXT], Rules(0.15, 0.25, 0, 1, 5), repeat=n)
     texts = [text.split() for text in done.texts.to_list()]
@@ -60,7 +72,7 @@ def test_masks_and_replaces_as_often_as_asked(rewritten):
     assert binomtest(changed, n, 0.25 / 2).pvalue > 0.001
 
 
-def test_replacement_has_the_same_tag(rewritten):
+def test_replacement_has_the_same_tag():
     tag_of = dict(word.split("/") for word in TEXT)
     done = rewritten([TEXT], Rules(0, 0.9, 0, 1, 5), repeat=300)
     seen = set()
@@ -82,7 +94,7 @@ def test_every_window_is_as_likely_as_another():
         assert chisquare(found).pvalue > 0.001
 
 
-def test_n_grams_are_taken_as_often_as_asked_and_kept_whole(rewritten):
+def test_n_grams_are_taken_as_often_as_asked_and_kept_whole():
     n = 8000
     plain = [f"w{i}/X" for i in range(9)]
     done = rewritten([plain], Rules(0, 0, 0.25, 1, 5), repeat=n)
@@ -108,7 +120,7 @@ def test_windows_lie_within_the_text(length, shortest, more, seed):
 
 
 @pytest.mark.parametrize("rules", [Rules(1, 0, 0, 1, 5), Rules(0, 1, 1, 1, 1)])
-def test_texts_without_words(rewritten, rules):
+def test_texts_without_words(rules):
     assert rewritten([[], [], []], rules).texts.to_list() == ["", "", ""]
     assert rewritten([[], ["a/DT"], []], rules).texts.to_list() in (["", "a", ""], ["", "[MASK]", ""])
     assert rewritten([], rules).texts.to_list() == []

@@ -4,16 +4,15 @@ from collections import Counter
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from notes import Notes
 from pydantic import BaseModel
 from raising import raising
+from written import rows_of
 
 from kdcli.api import GeneratorSettings, Samples, Task
 from kdcli.config.transfer import HeavySettings
 from kdcli.errors import DataError, KdError, PluginError
-from kdcli.tables.read import read_table
 from kdcli.transfer import sampling
 from kdcli.transfer.heavy import GeneratorRun
 from kdcli.transfer.sampling import draw_samples
@@ -69,10 +68,6 @@ def run(output, fake, count=10, *, options=None, keep_copies=False, **more):
         output=output,
         **arguments,
     )
-
-
-def rows_of(path):
-    return read_table(path).frame().drop("__row__").rows()
 
 
 def texts_of(path):

@@ -3,8 +3,7 @@ from types import SimpleNamespace
 
 import polars as pl
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 from nltk.tokenize import NLTKWordTokenizer
 from raising import raising
 

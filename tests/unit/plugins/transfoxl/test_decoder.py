@@ -81,29 +81,16 @@ SHAPES = {
 }
 
 
-def loud(module, seed=0, spread=0.7):
-    random = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weights in module.parameters():
-            weights.copy_(spread * torch.randn(weights.shape, generator=random))
-    return module
-
-
-def softmax_of(shape, words=SIZE, seed=0):
-    made = AdaptiveSoftmax(words, SHAPES[shape]["cutoffs"], SHAPES[shape]["d_embed"], WIDTH, SHAPES[shape]["div_val"])
-    return loud(made, seed).requires_grad_(False)
+def softmax_of(shape):
+    made = AdaptiveSoftmax(SIZE, SHAPES[shape]["cutoffs"], SHAPES[shape]["d_embed"], WIDTH, SHAPES[shape]["div_val"])
+    random = torch.Generator().manual_seed(0)
+    for weights in made.requires_grad_(False).parameters():
+        weights.copy_(0.7 * torch.randn(weights.shape, generator=random))
+    return made
 
 
 def hidden_of(rows, seed=0):
     return torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(seed))
-
-
-def uniforms_of(count, seed=0):
-    return torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def shares(words):
-    return np.bincount(words.numpy(), minlength=SIZE) / len(words)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -119,7 +106,8 @@ def test_nats_and_draws_are_those_of_the_whole_distribution(shape):
         torch.testing.assert_close(alone, -whole[:3, word])
     assert softmax.nats(hidden[:0], words[:0]).shape == (0,)
     softmax, count = softmax_of(shape).double(), 3000
-    hidden, uniforms = hidden_of(count).double(), uniforms_of(count)
+    hidden = hidden_of(count).double()
+    uniforms = torch.rand(count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     whole = softmax.log_probs(hidden)
     words = softmax.draw(hidden, uniforms)
     sums = whole.exp().cumsum(1)
@@ -148,7 +136,8 @@ def test_without_a_word_the_others_have_their_shares_of_its_probability(shape, w
     even = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     words = softmax.draw(hidden.expand(count, -1), even, without=without, **options)
     assert not (words == without).any()
-    np.testing.assert_allclose(shares(words), expected, atol=1.01 / count)
+    shares = np.bincount(words.numpy(), minlength=SIZE) / count
+    np.testing.assert_allclose(shares, expected, atol=1.01 / count)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -26,10 +26,6 @@ def about(path):
         return json.loads(file.metadata()["about"])
 
 
-def config_of(path):
-    return TransfoXLConfig(**about(path)["config"])
-
-
 def loud(model):
     """Make the weights of a new model so great that everything matters."""
     for name, weights in model.named_parameters():
@@ -46,14 +42,6 @@ def words_of(rows, time, seed=0, vocabulary=40):
     return torch.randint(1, vocabulary, (rows, time), generator=torch.Generator().manual_seed(seed))
 
 
-def published(path, folder):
-    """Write a folder in the form of the published checkpoint."""
-    tensors = {name.removeprefix("weights."): value for name, value in load_file(path).items() if "weights." in name}
-    (folder / "config.json").write_text(json.dumps(about(path)["config"]))
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    return tensors
-
-
 def ties(model):
     """Return the names of weights that share their memory."""
     names = {}
@@ -65,12 +53,15 @@ def ties(model):
 @pytest.mark.parametrize("path", REFERENCE, ids=NAMES)
 @torch.no_grad()
 def test_the_numbers_are_those_of_transformers(path, tmp_path):
-    tensors = published(path, tmp_path)
+    expected = load_file(path)
+    tensors = {name.removeprefix("weights."): value for name, value in expected.items() if "weights." in name}
+    # A folder in the form of the published checkpoint.
+    (tmp_path / "config.json").write_text(json.dumps(about(path)["config"]))
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     model, report = TransfoXLLMHeadModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values()), report
     assert model.state_dict().keys() == tensors.keys() - {NO_WEIGHT}
     assert ties(model) == about(path)["ties"]
-    expected = load_file(path)
     words = expected["0.input_ids"]
     found = model.crit.log_probs(model.transformer(words).flatten(0, 1)).view(*words.shape, -1)
     torch.testing.assert_close(found, expected["0.log_probs"], rtol=0, atol=1e-5)
@@ -109,7 +100,7 @@ def test_losses_are_of_real_words_alone_and_half_precision_is_close():
 
 @pytest.mark.parametrize("path", REFERENCE, ids=NAMES)
 def test_a_saved_model_is_the_same_one(path, tmp_path):
-    model = loud(TransfoXLLMHeadModel(config_of(path)))
+    model = loud(TransfoXLLMHeadModel(TransfoXLConfig(**about(path)["config"])))
     model.save_pretrained(tmp_path)
     saved = load_file(tmp_path / "model.safetensors")
     assert len(saved) == len(model.state_dict()) - sum(len(group) - 1 for group in ties(model))
@@ -159,6 +150,6 @@ def test_a_configuration_without_a_model_is_refused(changes, key):
 @pytest.mark.parametrize("path", REFERENCE, ids=NAMES)
 def test_every_parameter_gets_a_gradient(path):
     """Training by several processes waits for all of them, whatever words a batch has."""
-    model = loud(TransfoXLLMHeadModel(config_of(path)))
+    model = loud(TransfoXLLMHeadModel(TransfoXLConfig(**about(path)["config"])))
     model(words_of(2, 5, vocabulary=6)).losses.sum().backward()
     assert all(weights.grad is not None for weights in model.parameters())

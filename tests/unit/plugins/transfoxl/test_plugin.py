@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_teacher import rewrite
 from notes import Notes
 from pydantic import ValidationError
 from raising import raising
@@ -76,7 +77,8 @@ def test_it_learns_from_scratch_loads_with_the_same_numbers_and_starts_with_what
 def test_gradient_checkpointing_and_pieces_change_nothing_but_memory(tmp_path, notes):
     found = []
     for number, how in enumerate(({}, {"gradient_checkpointing": True}, {"gradient_accumulation": 3})):
-        folder = still(tmp_path / f"from-{number}")
+        folder = copied(tmp_path / f"from-{number}")
+        rewrite(folder, dropout=0.0)
         fine_tune(tmp_path / str(number), notes, model=str(folder), lr=1e-3, **how)
         found.append(load_file(tmp_path / str(number) / "model.safetensors"))
     whole, checkpointed, pieces = found
@@ -107,13 +109,6 @@ def test_unknown_words_are_no_prefix_and_are_never_drawn(tmp_path, notes, how):
 def copied(folder, *left_out):
     """Copy the folder of the published form, with safetensors for weights and vocab.txt for words unless left out."""
     shutil.copytree(PUBLISHED, folder, ignore=shutil.ignore_patterns(*left_out))
-    return folder
-
-
-def still(folder):
-    """Copy it without dropout."""
-    config = json.loads((copied(folder) / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"dropout": 0.0}))
     return folder
 
 
@@ -163,8 +158,7 @@ def test_options_are_the_papers_and_those_of_earlier_versions_and_some_make_no_m
 
 def test_no_memory_and_another_kind_of_model(tmp_path, notes):
     folder = copied(tmp_path / "wt103")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"mem_len": 0}))
+    rewrite(folder, mem_len=0)
     with raising(DataError, "mem_len is 0", says=str(folder)):
         prepare(Options(model=str(folder)), FEW, notes)
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')

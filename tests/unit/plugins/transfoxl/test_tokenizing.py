@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 from tiny_transfoxl import tokenizer_of
 
 from kd_transfoxl.model import TransfoXLLMHeadModel
