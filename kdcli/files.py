@@ -186,8 +186,10 @@ def is_running(process: int) -> bool:
     """Return whether a process of this host is running."""
     try:
         os.kill(process, 0)
-    except OSError as error:
-        return not isinstance(error, ProcessLookupError)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
     return True
 
 

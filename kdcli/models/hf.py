@@ -167,10 +167,11 @@ def load_lm_config(folder: Path, kind: Kind = "causal") -> Any:
     config = load_config(folder)
     # transformers accepts an encoder as a decoder, though each of its tokens sees those behind it.
     decoder = getattr(config, "is_decoder", False)
-    encoder = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING and not decoder
-    auto_class, hint = _LANGUAGE_MODELS[kind]
-    other = encoder if kind == "causal" else decoder
-    if type(config) not in auto_class._model_mapping or other or getattr(config, "is_encoder_decoder", False):
+    masked, causal = transformers.MODEL_FOR_MASKED_LM_MAPPING, transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    encoder = type(config) in masked and not decoder
+    hint = _LANGUAGE_MODELS[kind][1]
+    known, other = (causal, encoder) if kind == "causal" else (masked, decoder)
+    if type(config) not in known or other or getattr(config, "is_encoder_decoder", False):
         raise DataError(f"a {config.model_type} model is not a {kind} language model", file=folder, hint=hint)
     return config
 

@@ -71,12 +71,6 @@ def assert_same(module, quick, columns):
     np.testing.assert_allclose(logits, module(forms.batch_of(columns)).detach().numpy(), rtol=0, atol=1e-5)
 
 
-def texts(lengths, words):
-    """Random texts; with few different words, many begin and end alike."""
-    lengths = np.array(lengths)
-    return np.random.default_rng(0).integers(1, words, (len(lengths), lengths.max())), lengths
-
-
 @each_kind
 @each_variant
 def test_all_forms_are_pytorchs_text_by_text(task, cell, layers, pooling):
