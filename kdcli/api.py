@@ -25,6 +25,8 @@ __all__ += ["Progress", "QuietReporter", "Reporter"]
 API_VERSION = 2  # of these contracts; the api_version of a plugin says which it is written for
 MASK = "[MASK]"
 """The masked word in every table; a teacher reads it as its own tokenizer's mask token."""
+UNKNOWN = 1
+"""The word id of ``MASK`` in a ``Batch``."""
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,20 @@ from kdcli.api import QuietReporter, Reporter
 from kdcli.config.files import inline
 from kdcli.config.load import Profile, load_profile
 from kdcli.config.schema import DeferralSettings, Settings
-from kdcli.distillation import derive, texts as reading
+from kdcli.distillation import derive
 from kdcli.distillation.choose import LARGER, POOL, choose_texts
 from kdcli.distillation.plan import Limits, Plan, make_plan, measure, outlook
-from kdcli.distillation.texts import Columns, TextCounts, fewest_texts
+from kdcli.distillation.texts import (
+    STDIN,
+    Columns,
+    TextCounts,
+    fewest_texts,
+    find_columns,
+    find_files,
+    first_texts,
+    on_disk,
+    take_texts,
+)
 from kdcli.errors import UsageError
 from kdcli.evaluate.bench import BenchSubject, cold_start, student_forms
 from kdcli.evaluate.pair import CalibrationResult
@@ -94,7 +104,7 @@ def distil(
     reporter, options = reporter or QuietReporter(), options or RunOptions()
     root = options.run_dir or Path("runs") / _name(request.texts)
     options = replace(options, run_dir=root)
-    files = reading.find_files(request.texts, offline=offline)
+    files = find_files(request.texts, offline=offline)
     load = load or (lambda values: load_profile("distil", flags=values))
     profile, counts, plan = _prepare(request, files, load, options, begin, reporter)
     _show_plan(counts, plan, profile.settings.deferral, request, reporter)
@@ -151,7 +161,7 @@ def distil_texts(
     """
     with TemporaryDirectory(prefix="kd-distil-") as place:
         root = Path(run_dir) if run_dir else Path(place) / "run"
-        path, columns = reading.on_disk(texts, Path(place))
+        path, columns = on_disk(texts, Path(place))
         request = Request(str(model), (str(path),), minutes, budget, tuple(labels), **columns)
         sets = [f"{key}={inline(value)}" for key, value in (settings or {}).items()]
         result = distil(
@@ -226,7 +236,7 @@ def _plan(
     text, text2 = (*settings.task.text_columns, None, None)[:2]
     if request.text_col:
         text, text2 = request.text_col, request.text2_col
-    columns = reading.find_columns(first, text, text2, request.label_col or settings.task.label_column or None, labels)
+    columns = find_columns(first, text, text2, request.label_col or settings.task.label_column or None, labels)
     derived |= derive.teacher_settings(request.model, labels, settings, reporter)
     source = TeacherSource.of(profile().settings, logits=artefact(root, "logits"))
     if source.is_remote and n_iter is None:
@@ -255,12 +265,12 @@ def _plan(
     labelled = bool(columns.label or (request.label_col != "none" and layouts[first].sets))
     speeds = None
     if (request.minutes or options.dry_run) and not (options.dry_run and source.is_remote):  # which would be asked
-        sample = reading.first_texts(first, how, task, derive.FEW)
+        sample = first_texts(first, how, task, derive.FEW)
         derived |= derive.student_settings(sample, own)
         speeds = measure(teacher, sample, request.minutes or 0, profile().settings, device, reporter)
     most, choose = limits.most_texts(speeds), own.transfer.choose != "random"
     more = {"limit": most * (LARGER if choose else 1), "seed": own.seed}
-    taken = reading.take_texts(files, how, task, labelled=labelled, **more, reporter=reporter)
+    taken = take_texts(files, how, task, labelled=labelled, **more, reporter=reporter)
     few = taken.rows.head(most or len(taken.rows))
     if speeds:
         speeds = replace(speeds, row=speeds.row * options.seeds * (1 + taken.labelled))  # labels train a baseline, too
@@ -321,5 +331,5 @@ def _show_plan(
 def _name(texts: Sequence[str]) -> str:
     """Return the name of a run: the first file's, without suffixes."""
     first = texts[0]
-    stem = "stdin" if first == reading.STDIN else Path(first.rstrip("/")).name.partition(".")[0].replace("*", "")
+    stem = "stdin" if first == STDIN else Path(first.rstrip("/")).name.partition(".")[0].replace("*", "")
     return stem or "texts"

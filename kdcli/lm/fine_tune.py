@@ -26,8 +26,8 @@ from kdcli.parts import RECORD, claim_folder
 LOG_EVERY = 10
 _TIMING = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 """What the Trainer adds to the dev scores."""
-ENDED = "outcome.json"  # of a training that has ended: its outcome
-_MADE = ("*/checkpoint-*", "*/model/*", f"*/{ENDED}")
+OUTCOME = "outcome.json"
+_MADE = ("*/checkpoint-*", "*/model/*", f"*/{OUTCOME}")
 """The files of ``fine_tune`` and of the Trainer in its folder."""
 
 
@@ -71,7 +71,7 @@ def fine_tune(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Report
     The folder lies inside that of ``one_training``. An outcome in it is used as it is, and a training continues from
     its checkpoints. Under ``torchrun`` all processes call this.
     """
-    record = folder / ENDED
+    record = folder / OUTCOME
     if not record.exists():
         _train(folder, task, recipe, reporter)
     outcome = TrainingOutcome(**json.loads(record.read_text("utf-8")))
@@ -113,7 +113,7 @@ def _train(folder: Path, task: FineTuneTask, recipe: Recipe, reporter: Reporter)
             best, outcome = training.outcome(stopped)
             if best:
                 _keep(folder / f"checkpoint-{best}", folder / "model", task.tokenizer)
-            write_json(folder / ENDED, asdict(outcome))
+            write_json(folder / OUTCOME, asdict(outcome))
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
     state.wait_for_everyone()

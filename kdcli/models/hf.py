@@ -9,13 +9,24 @@ from typing import Any, Literal
 
 import huggingface_hub
 import torch
-import transformers
 from huggingface_hub.errors import EntryNotFoundError
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    GPT2Tokenizer,
+)
 from transformers.utils import logging as transformers_logging
 
 from kdcli.api import Reporter
 from kdcli.errors import DataError, KdError, MissingError, first_line
-from kdcli.files import files_sha256 as files_sha256, sha256 as sha256  # the identity of a model, for plugins
+from kdcli.files import (
+    files_sha256 as files_sha256,  # the identity of a model, for plugins
+    sha256 as sha256,
+)
 from kdcli.parts import place
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -32,8 +43,8 @@ Kind = Literal["causal", "masked"]
 """What a language model predicts: the next token of a text, or masked tokens."""
 
 _LANGUAGE_MODELS = {
-    "causal": (transformers.AutoModelForCausalLM, "name a decoder, such as gpt2"),
-    "masked": (transformers.AutoModelForMaskedLM, "name an encoder, such as bert-base-uncased"),
+    "causal": (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, "name a decoder, such as gpt2"),
+    "masked": (MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, "name an encoder, such as bert-base-uncased"),
 }
 # Encoders that count positions from behind the padding token: the first ``pad_token_id + 1`` are never used.
 _OFFSET = ("roberta", "camembert", "data2vec-text", "longformer", "luke", "mpnet", "ibert", "xmod", "lilt")
@@ -107,14 +118,14 @@ def load_config(folder: Path, **head: Any) -> Any:
     if not (folder / "config.json").is_file():
         raise DataError("there is no model in this folder: config.json is missing", file=folder)
     with readable("model's configuration", folder):
-        return transformers.AutoConfig.from_pretrained(folder, **head)
+        return AutoConfig.from_pretrained(folder, **head)
 
 
 def load_tokenizer(folder: Path, *, needs: Iterable[Literal["pad", "eos", "mask"]] = ()) -> Any:
     """Load a tokenizer with the special tokens that the caller needs; two files alone, as GPT-2 has them, will do."""
     bare = not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer_config.json", "config.json"))
     with readable("tokenizer", folder):
-        tokenizer = (transformers.GPT2Tokenizer if bare else transformers.AutoTokenizer).from_pretrained(folder)
+        tokenizer = (GPT2Tokenizer if bare else AutoTokenizer).from_pretrained(folder)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         hint = "copy tokenizer.json (or its vocabulary files) of the pretrained model into it"
         raise DataError("the folder holds no tokenizer", file=folder, hint=hint)
@@ -167,10 +178,9 @@ def load_lm_config(folder: Path, kind: Kind = "causal") -> Any:
     config = load_config(folder)
     # transformers accepts an encoder as a decoder, though each of its tokens sees those behind it.
     decoder = getattr(config, "is_decoder", False)
-    masked, causal = transformers.MODEL_FOR_MASKED_LM_MAPPING, transformers.MODEL_FOR_CAUSAL_LM_MAPPING
-    encoder = type(config) in masked and not decoder
-    hint = _LANGUAGE_MODELS[kind][1]
-    known, other = (causal, encoder) if kind == "causal" else (masked, decoder)
+    encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not decoder
+    known, _, hint = _LANGUAGE_MODELS[kind]
+    other = encoder if kind == "causal" else decoder
     if type(config) not in known or other or getattr(config, "is_encoder_decoder", False):
         raise DataError(f"a {config.model_type} model is not a {kind} language model", file=folder, hint=hint)
     return config
@@ -187,7 +197,7 @@ def load_lm_tokenizer(folder: Path, kind: Kind = "causal") -> Any:
 
 def load_lm(folder: Path, config: Any = None, precision: str = "fp32", kind: Kind = "causal") -> Any:
     """Load a language model; see ``kdcli.models.hf.load_model``."""
-    return load_model(folder, _LANGUAGE_MODELS[kind][0], config=config, precision=precision)
+    return load_model(folder, _LANGUAGE_MODELS[kind][1], config=config, precision=precision)
 
 
 def max_length_of(config: Any, tokenizer: Any = None) -> int | None:

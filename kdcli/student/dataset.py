@@ -15,13 +15,19 @@ from numpy.typing import DTypeLike, NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 
-from kdcli.api import MASK, Progress, QuietReporter, Reporter, Task
+from kdcli.api import MASK, UNKNOWN, Progress, QuietReporter, Reporter, Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError
 from kdcli.files import atomic
-from kdcli.student import vocabulary
 from kdcli.student.vectors import Vectors, make_vectors, pieces_with_vectors, save_vectors, words_with_vectors
-from kdcli.student.vocabulary import TextEncoder, Texts
+from kdcli.student.vocabulary import (
+    TextEncoder,
+    Texts,
+    save_tokenizer,
+    train_vocabulary,
+    vocabulary,
+    word_type,
+)
 from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
 from kdcli.tasks.answers import answers
 from kdcli.tasks.labels import encode_labels, label_texts, respell, spelling_of
@@ -93,7 +99,7 @@ def encode(
     tokenizer, vectors = make_words(texts, settings, source, seed=seed, device=device, reporter=reporter)
     with atomic(output) as folder:
         folder.mkdir()
-        vocabulary.save_tokenizer(tokenizer, folder)
+        save_tokenizer(tokenizer, folder)
         if vectors:
             save_vectors(vectors, folder)
         with reporter.progress("encode") as progress:
@@ -112,12 +118,12 @@ def make_words(
     cut: dict[str, Any] = settings.model_dump(include={"max_size", "min_freq", "lowercase"})
     cut["more"] = words_with_vectors(source, reporter) if source else ()
     cut["pieces"] = pieces_with_vectors(source, reporter) if source and settings.word_pieces else ()
-    tokenizer = vocabulary.train_vocabulary(texts, **cut)
+    tokenizer = train_vocabulary(texts, **cut)
     if settings.word_pieces and not isinstance(tokenizer.model, WordPiece):
         what = f"{source} has no pieces of words" if source else "without word vectors there are no pieces of words"
         reporter.info(f"{what}: a word outside the vocabulary is read as {MASK}")
     how: dict[str, Any] = {"source": source, "dimension": settings.dimension, "seed": seed, "device": device}
-    return tokenizer, make_vectors(vocabulary.vocabulary(tokenizer), **how, reporter=reporter) if source else None
+    return tokenizer, make_vectors(vocabulary(tokenizer), **how, reporter=reporter) if source else None
 
 
 def load_examples(folder: Path, task: Task) -> Examples:
@@ -128,7 +134,7 @@ def load_examples(folder: Path, task: Task) -> Examples:
 
     try:
         result = EncodeResult(**json.loads((folder / "encoded.json").read_text("utf-8")))
-        words = vocabulary.word_type(result.vocabulary)
+        words = word_type(result.vocabulary)
         texts = tuple(
             Texts(array(f"{column}.words", words, -1), array(f"{column}.offsets", np.int64, result.rows + 1))
             for column in task.columns
@@ -253,7 +259,7 @@ def _write_arrays(folder: Path, table: JoinedSet, encoder: TextEncoder, progress
                 write(f"{name}.offsets", texts.offsets[1 if rows else 0 :] + words[name])
                 words[name] += len(texts.words)
                 masks = column.str.count_matches(MASK, literal=True).sum()
-                unknown += int((texts.words == vocabulary.UNKNOWN).sum()) - int(masks)
+                unknown += int((texts.words == UNKNOWN).sum()) - int(masks)
             write("logits", logits)
             if states is not None:
                 write(STATES, states)

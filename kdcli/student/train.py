@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.cuda import OutOfMemoryError
 
 from kdcli import __version__, registry
-from kdcli.api import QuietReporter, Reporter, Task
+from kdcli.api import UNKNOWN, QuietReporter, Reporter, Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError, KdError
 from kdcli.files import remove
@@ -30,7 +30,7 @@ from kdcli.student.dataset import Examples
 from kdcli.student.optimize import Representation, averaged, clip_gradients, loss_of, make_optimizer
 from kdcli.student.student import Student
 from kdcli.student.vectors import Vectors
-from kdcli.student.vocabulary import UNKNOWN, epoch_batches
+from kdcli.student.vocabulary import epoch_batches
 
 _MANY = 1 / 3  # the share of unknown words in the dev set from which on there is a warning
 

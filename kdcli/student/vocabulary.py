@@ -16,7 +16,7 @@ from tokenizers.models import WordLevel, WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from kdcli.api import MASK, Task
+from kdcli.api import MASK, UNKNOWN, Task
 from kdcli.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ PAD = "[PAD]"
 SPECIAL = (PAD, MASK)
 """The first ids. MASK also stands for every word outside the vocabulary: a student that was distilled on masked texts
 has learned to do without a masked word, and has never seen a special word for unknown ones."""
-UNKNOWN = SPECIAL.index(MASK)
 CONTINUES = "##"
 """The beginning of a piece inside a word, as WordPiece writes it."""
 
@@ -245,7 +244,9 @@ def spans(begins: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.i
 
 def _offsets(lengths: NDArray[Any]) -> NDArray[np.int64]:
     """Return where each of some pieces of these lengths begins, and where the last ends."""
-    return np.cumsum(np.append(0, lengths), dtype=np.int64)
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
 
 
 def unknown_words(texts: Texts, foreign: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -10,15 +10,30 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-import transformers
 from torch import Tensor
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 
 from kdcli.api import Reporter, Task
 from kdcli.config.schema import TeacherSettings
 from kdcli.config.table import nearest
 from kdcli.errors import ProfileError
 from kdcli.files import mark, sha256
-from kdcli.lm.fine_tune import ENDED, Recipe, TrainingOutcome, best_of, fine_tune, join_processes, one_training, publish
+from kdcli.lm.fine_tune import (
+    OUTCOME,
+    Recipe,
+    TrainingOutcome,
+    best_of,
+    fine_tune,
+    join_processes,
+    one_training,
+    publish,
+)
 from kdcli.lm.texts import SPECIAL, TokenRows, train_wordpiece
 from kdcli.lm.trainer import Diverged, FineTuneTask
 from kdcli.models.classifier import count_cut, input_names
@@ -139,7 +154,7 @@ def _train_each(
     recipes: Mapping[Path, Recipe], task: FineTuneTask, engine: Engine, files: Sequence[Path], reporter: Reporter
 ) -> dict[Path, TrainingOutcome]:
     """Fine-tune a model by several recipes, each in its folder, where the engine trains; the task reads ``files``."""
-    there = {path: fine_tune(path, task, recipes[path], reporter) for path in recipes if (path / ENDED).exists()}
+    there = {path: fine_tune(path, task, recipes[path], reporter) for path in recipes if (path / OUTCOME).exists()}
     todo = [path for path in recipes if path not in there]
     for path in filter(Path.exists, todo):
         mark(path)  # what comes from another machine may replace it
@@ -177,14 +192,14 @@ class Encoder:
 
     def build(self, seed: int) -> Any:
         """Return the model in float32, its new weights drawn with ``seed``, all parameters to be trained."""
-        transformers.set_seed(seed)
+        set_seed(seed)
         if self.folder is not None:
-            folder, kind = place(self.folder), transformers.AutoModelForSequenceClassification
+            folder, kind = place(self.folder), AutoModelForSequenceClassification
             model = load_model(folder, kind, config=self.config, allow_new="head")
             return model.requires_grad_(True)
         try:
             with quiet():
-                return transformers.AutoModelForSequenceClassification.from_config(self.config, dtype=torch.float32)
+                return AutoModelForSequenceClassification.from_config(self.config, dtype=torch.float32)
         except Exception as error:  # each architecture checks its sizes in its own way
             what = f"no {self.config.model_type} model can be made: {error}"
             raise ProfileError(what, key="teacher.config") from error
@@ -235,7 +250,7 @@ def prepare_encoder(settings: TeacherSettings, task: Task, texts: list[pl.Series
         inputs = ["input_ids", "attention_mask"]
         if "token_type_ids" in _arguments(config) and getattr(config, "type_vocab_size", 0) > 1:
             inputs.insert(1, "token_type_ids")
-        tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=pieces, model_input_names=inputs, **SPECIAL)
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, model_input_names=inputs, **SPECIAL)
     else:
         folder = find_model(settings.model, reporter)
         config, tokenizer = load_config(folder, **head), load_tokenizer(folder, needs=("pad",))
@@ -251,11 +266,11 @@ def _config(table: dict[str, Any], vocab_size: int, head: dict[str, Any]) -> Any
     """Make a configuration from the table ``teacher.config``."""
     values = dict(table)
     kind = values.pop("model_type", None)
-    if kind not in transformers.CONFIG_MAPPING:
+    if kind not in CONFIG_MAPPING:
         what = f"there is no model type {kind!r}" if kind else 'model = "config" needs a model_type'
-        near = nearest(str(kind), transformers.CONFIG_MAPPING) or "bert"
+        near = nearest(str(kind), CONFIG_MAPPING) or "bert"
         raise ProfileError(what, key="teacher.config.model_type", hint=f'for example model_type = "{near}"')
-    known = transformers.CONFIG_MAPPING[kind]().to_dict()
+    known = CONFIG_MAPPING[kind]().to_dict()
     for name in sorted(set(values) - set(known)):
         hint = f"did you mean {nearest(name, known)!r}?" if nearest(name, known) else None
         raise ProfileError(f"a {kind} configuration has no {name!r}", key=f"teacher.config.{name}", hint=hint)
@@ -263,13 +278,13 @@ def _config(table: dict[str, Any], vocab_size: int, head: dict[str, Any]) -> Any
     ids = {f"{name}_id": number for number, name in enumerate(SPECIAL)} | {"bos_token_id": None, "eos_token_id": None}
     ours = {"vocab_size": vocab_size, **{name: number for name, number in ids.items() if name in known}}
     try:
-        return transformers.AutoConfig.for_model(kind, **{**values, **ours, **head})
+        return AutoConfig.for_model(kind, **{**values, **ours, **head})
     except Exception as error:  # each configuration checks its values in its own way
         raise ProfileError(f"no {kind} model can be made: {error}", key="teacher.config") from error
 
 
 def _arguments(config: Any) -> Set[str]:
-    model = transformers.AutoModelForSequenceClassification._model_mapping[type(config)]
+    model = AutoModelForSequenceClassification._model_mapping[type(config)]
     return inspect.signature(model.forward).parameters.keys()
 
 

@@ -110,8 +110,9 @@ def build(options: Options, task: Task, vocabulary_size: int, vectors: Floats | 
     from kdcli.models.embedding import embedding
 
     words = embedding(options.embeddings, vocabulary_size, vectors, dimension)
-    others = options.model_dump(exclude={"embeddings"})
-    return BiRNN(words, **others, pair=task.kind == "pair", outputs=task.outputs)
+    others = options.model_dump(exclude={"embeddings", "alignment"})
+    pair, alignment = task.kind == "pair", _aligns(options, task)
+    return BiRNN(words, **others, alignment=alignment, pair=pair, outputs=task.outputs)
 
 
 def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
@@ -129,7 +130,7 @@ def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
         values["lowest"] = np.array(-np.inf, np.float32)
     # As PyTorch has it: the reset gate scales the product with the recurrent weights, not the state before it.
     attributes = ", linear_before_reset = 1" if options.cell == "gru" else ""
-    if options.alignment and task.kind == "pair":
+    if _aligns(options, task):
         start, values["least"] = START + ALIGN, np.array(1e-12, np.float32)
     else:
         start = f"{START}layer_0 = Identity (word_vectors)\n"
@@ -151,4 +152,8 @@ def to_onnx(options: Options, task: Task, weights: Weights) -> Graph:
 def fast(options: Options, task: Task, weights: Weights) -> Model:
     """Return the model for prediction alone, without torch; see ``kdcli.api.StudentPlugin``."""
     chosen = options.model_dump(include={"cell", "hidden", "layers", "pooling"})
-    return FoldedBiRNN(weights, **chosen, alignment=options.alignment and task.kind == "pair")
+    return FoldedBiRNN(weights, **chosen, alignment=_aligns(options, task))
+
+
+def _aligns(options: Options, task: Task) -> bool:
+    return options.alignment and task.kind == "pair"

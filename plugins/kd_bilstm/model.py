@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kd_bilstm.trained import MASK_ID
-from kdcli.api import Batch
+from kdcli.api import UNKNOWN, Batch
 from kdcli.models.embedding import Embedding, compared
 
 warnings.filterwarnings("ignore", message="index_reduce")  # PyTorch calls it a beta
@@ -53,7 +52,7 @@ class BiRNN(nn.Module):
         outputs: int,
     ) -> None:
         super().__init__()
-        self.pooling, self.alignment = pooling, alignment and pair
+        self.pooling, self.alignment = pooling, alignment
         self.embedding = embedding
         # It holds the parameters, in PyTorch's own layout and initialisation; its forward is not used.
         size = embedding.dimension + 2 * self.alignment
@@ -81,7 +80,7 @@ class BiRNN(nn.Module):
         cosine is that of the vectors, all channels side by side. ``MASK`` is like no word, not even itself.
         """
         inside = (torch.arange(words.shape[1]) < lengths[:, None]).to(words.device)
-        real = torch.where(inside & (words != MASK_ID), words, -1)
+        real = torch.where(inside & (words != UNKNOWN), words, -1)
         used, places = torch.unique(real, return_inverse=True)
         vectors = functional.normalize(torch.cat(self.embedding(used.clamp(min=0)), dim=-1), dim=-1)
         one, two = functional.embedding(places, vectors * (used >= 0)[:, None]).chunk(2)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kd_bilstm.prefixes import Places, levels, near, reverse
+from kdcli.api import UNKNOWN
 from kdcli.models.inference import Cores, Floats, Ints, Weights, channels, head
 
 Source = Callable[..., Floats]
@@ -25,7 +26,6 @@ Source = Callable[..., Floats]
 
 GROUP = 512  # texts that advance together: what a step of theirs needs should fit a core's own cache
 ROWS = 512  # rows of a product outside the recurrence
-MASK_ID = 1  # of ``kdcli.api.MASK``, see ``Batch``
 FEW = 8  # of so few texts the calls take longer than the arithmetic
 
 
@@ -157,7 +157,7 @@ class FoldedBiRNN:
     def _align(self, words: Ints, lengths: Places) -> Floats:
         """Return what ``BiRNN.align`` does, ``[2 * pairs, time, 2]``."""
         used, places = np.unique(words, return_inverse=True)
-        vectors, real = self.words.vectors(used), used != MASK_ID
+        vectors, real = self.words.vectors(used), used != UNKNOWN
         vectors *= real[:, None] / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         aligned = np.zeros((*words.shape, 2), np.float32)
         for one in range(len(words) // 2):
