@@ -32,7 +32,7 @@ from kdcli.config.load import load_profile
 from kdcli.tasks.split import task_from
 from kdcli.teacher.model import TeacherSource
 
-EVALUATIONS = 12
+EVALUATIONS = 24
 BATCH = 256
 # What the older build's results were made with (its benchmarks/results/sst2/README.md).
 OLD = ["optimizer=adam", "lr=0.002", "decay=linear", f"batch_size={BATCH}"]
