@@ -89,7 +89,12 @@ def main() -> None:
     texts = [line for line in options.texts.read_text("utf-8").splitlines() if line.strip()]
     bodies = cycle([json.dumps({"texts": [text]}).encode() for text in dict.fromkeys(texts)])
     command = [sys.executable, "-m", "kdcli", "serve", "--student", options.student, "--port", "0", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"KD_TOKEN": ""}) as service:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name != "KD_TOKEN"},
+    ) as service:
         assert service.stdout
         url = json.loads("".join(iter(service.stdout.readline, "}\n")) + "}")["url"]
         try:

@@ -37,9 +37,9 @@ def check_output(output: Path, inputs: Iterable[Path] = (), *, force: bool = Fal
             raise UsageError(f"the output {where}", file=output, hint="name another place for it")
     if not os.path.lexists(output):
         return
+    check_replaceable(output)
     if not (force or ours):
         raise DataError("the output exists already", file=output, hint="--force overwrites it")
-    check_replaceable(output)
 
 
 def check_replaceable(path: Path, made: Iterable[str] = ()) -> None:

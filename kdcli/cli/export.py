@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Group
@@ -78,7 +79,7 @@ def web(request: Request, *, single: Single = False, runtime: Runtime = None) ->
         exported = export_web(
             student=student, output=output, single=single, runtime=runtime, force=request.force, reporter=reporter
         )
-    serve = f"{Path(sys.executable).name} -m http.server --directory {output}"
+    serve = f"{Path(sys.executable).name} -m http.server --bind 127.0.0.1 --directory {quote(str(output))}"
     how = f"open {output} in a browser" if single else serve
     ui.show(exported, lambda result: Group(ui.describe(result), Text("next"), Text(how, "cyan")))
 
@@ -104,7 +105,7 @@ def hub_folder(
         origin = {"teacher": scratch if teacher.model == "config" else teacher.model, "transfer": method}
     made = Origin(licence, language, dataset, **origin)
     exported = export_hub_folder(student=student, output=output, origin=made, force=request.force)
-    upload = Text(f"hf upload USER/NAME {output}", "cyan")
+    upload = Text(f"hf upload USER/NAME {quote(str(output))}", "cyan")
     ui.show(exported, lambda result: Group(ui.describe(result), Text("next"), upload))
 
 

@@ -1,5 +1,6 @@
 """``kd serve``: a student as an HTTP service."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -47,8 +48,8 @@ def serve(
     from kdcli.student.student import load_student
 
     assert request.student is not None
-    if token == "":
-        raise UsageError("--token needs a value", hint="leave it out, or set KD_TOKEN")
+    if token == "" or os.environ.get("KD_TOKEN") == "":
+        raise UsageError("the token is empty: --token, KD_TOKEN", hint="give it a value; or unset both: no token")
     try:
         from kdcli.serve.app import Limits, create_app, serve as run
     except ImportError as error:

@@ -56,7 +56,8 @@ def task_settings(
                 hint = f"name all {len(labels)}; of an NLI model: --set teachers.{ZERO_SHOT}.entailment=NUMBER, from 0"
             raise UsageError(what, hint=hint)
         pairs = ", ".join(f"{own} as {name}" for own, name in zip(labels, wanted, strict=True))
-        reporter.info(f"the teacher's labels are read in their order: {pairs}")
+        what = f"the teacher does not name its labels; they are read in their order: {pairs}"
+        reporter.warn(f"{what}. Of a model of inference (NLI), set teachers.{ZERO_SHOT}.entailment")
         return {**kind, "task.labels": list(wanted)}
     if are_generic(labels):
         reporter.warn(f"the teacher does not name its labels ({', '.join(labels)}): --labels NAME,NAME names them")

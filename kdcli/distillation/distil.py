@@ -29,7 +29,7 @@ from kdcli.distillation.texts import (
     on_disk,
     take_texts,
 )
-from kdcli.errors import UsageError
+from kdcli.errors import KdError, UsageError
 from kdcli.evaluate.bench import BenchSubject, cold_start, student_forms
 from kdcli.evaluate.pair import CalibrationResult
 from kdcli.evaluate.results import Results
@@ -119,7 +119,7 @@ def distil(
     starts, costs, new = dict[str, float](), dict[str, float](), bool(ran)
     if price is not None:
         record = json.loads((root / REQUEST).read_text("utf-8"))  # the page reads it
-        starts = ("results" not in ran and record.get("cold_start")) or _cold_starts(settings, student)
+        starts = ("results" not in ran and record.get("cold_start")) or _cold_starts(settings, student, reporter)
         costs, new = {row.model: row.cost(price) for row in results.rows}, new or record.get("price") != price
         write_json(root / REQUEST, {**record, "price": price, "cold_start": starts})
     return DistilResult(
@@ -298,12 +298,16 @@ def _plan(
     return profile(), counts, plan, columns
 
 
-def _cold_starts(settings: Settings, student: Path) -> dict[str, float]:
+def _cold_starts(settings: Settings, student: Path, reporter: Reporter) -> dict[str, float]:
     task, source, device = task_from(settings.task), TeacherSource.of(settings), resolve(settings.device)
     teacher = BenchSubject("teacher", "teacher", source.model, task, device, settings.precision, source)
     forms = student_forms(student, settings.student.model, task)
     models = {"student": forms[-1], **({} if source.is_remote else {"teacher": teacher})}
-    return {name: cold_start(model) for name, model in models.items()}
+    try:
+        return {name: cold_start(model) for name, model in models.items()}
+    except KdError as error:  # the student is there all the same
+        reporter.warn(f"the cold starts are not measured: {error.what}")
+        return {}
 
 
 def _show_plan(

@@ -21,8 +21,21 @@ from kdcli.transfer.cleaning import keys
 STDIN = "-"
 FEWEST = 10  # the fewest different texts to distil with
 _FORMS = tuple(f".{form}{zipped}" for form in get_args(Form) for zipped in ("", ".gz"))
-_TEXT_NAMES = ("text", "texts", "sentence", "content", "review", "body", "message", "comment", "document", "question")
-_LABEL_NAMES = ("label", "labels", "gold_label", "class", "category", "target", "sentiment", "intent")
+_TEXT_NAMES = (
+    "text",
+    "texts",
+    "sentence",
+    "content",
+    "review",
+    "body",
+    "message",
+    "mail",
+    "email",
+    "comment",
+    "document",
+    "question",
+)
+_LABEL_NAMES = ("label", "labels", "gold_label", "class", "category", "target", "sentiment", "intent", "topic")
 _NUMBER = r"^\s*([-+]?[\d.,:/-]+\s*([eE%][-+]?\d*)?)?\s*$"  # dates and times too, and nothing at all
 _LOOKED_AT = 1000  # rows by which a column is judged
 _SHARE, _DEV, _TEST = 10, 2_000, 10_000
@@ -107,6 +120,8 @@ def find_columns(
     holding = [name for name in rows.columns if (values := _values(rows, name)) and set(values) <= set(labels)]
     label = None if label_col == "none" else label_col or next(iter(holding), _named(rows.columns, _LABEL_NAMES))
     if form == "txt":
+        if not _written(rows):
+            raise DataError("these lines are numbers, not texts", file=path)
         return Columns(("sentence",), label, _values(first, label))
     if text_col is None:
         text_col = _text_column(rows.drop([label] if label in rows.columns else []), path)

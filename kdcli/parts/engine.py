@@ -7,6 +7,7 @@ model that is trained.
 
 import os
 import signal
+import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -15,6 +16,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial, partialmethod
 from multiprocessing import get_context, parent_process
+from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from threading import Thread
@@ -247,7 +250,25 @@ def usable_cores() -> int:
 
 def processes(count: int, sent: SimpleQueue[Any] | None = None) -> ProcessPoolExecutor:
     """Return a pool of processes that end with this one; ``sent`` is where they put what they have to say."""
-    return ProcessPoolExecutor(count, get_context("spawn"), follow_parent, (sent,))
+    return ProcessPoolExecutor(count, _Context(), follow_parent, (sent,))
+
+
+class _Process(SpawnProcess):
+    """A process that does not run the user's script again: that script needs no guard for ``__main__``."""
+
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> Any:
+        script = sys.modules["__main__"]
+        hidden = {name: vars(script).pop(name) for name in ("__file__", "__spec__") if name in vars(script)}
+        script.__spec__ = None
+        try:
+            return SpawnProcess._Popen(process_obj)  # type: ignore[attr-defined]
+        finally:
+            vars(script).update(hidden)
+
+
+class _Context(SpawnContext):
+    Process = _Process  # type: ignore[assignment]
 
 
 def follow_parent(sent: Any = None) -> None:

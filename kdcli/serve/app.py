@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
@@ -32,6 +32,7 @@ from kdcli.student.predictions import LabelSet, Prediction, Score
 from kdcli.student.student import Student
 
 PATHS = ("/predict", "/explain", "/health", "/metrics")  # the paths that are counted by name
+_STOP = 8  # seconds for requests in work when it stops: less than the ten of `docker stop`
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 """The bounds of the histogram of a request's time."""
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -58,7 +59,7 @@ def create_app(
 
     A student that was calibrated says which texts it defers. Clients send ``token`` as ``Authorization: Bearer TOKEN``;
     ``/health`` and the pages are open to all. ``web`` is a folder of ``kd export web``, the page at ``/``; one without
-    a page is a ``DataError``.
+    a page is a ``DataError``. Without it ``/`` leads to ``/docs``.
     """
     if web is not None and not (web / "index.html").is_file():
         raise DataError("this folder has no web page", file=web, hint="`kd export web --output FOLDER` writes one")
@@ -103,11 +104,13 @@ def create_app(
 
     if web is not None:
         app.mount("/", StaticFiles(directory=web, html=True))
+    else:
+        app.get("/", include_in_schema=False)(lambda: RedirectResponse("docs"))
     return app
 
 
 def serve(app: FastAPI, *, host: str, port: int, ready: Callable[[str], object]) -> None:
-    """Serve until SIGINT or SIGTERM, and answer what has been asked before that; port 0 is a free one.
+    """Serve until SIGINT or SIGTERM, and answer within 8 seconds what has been asked before; port 0 is a free one.
 
     ``ready`` gets the service's URL once it listens. An address that it cannot listen at is a ``KdError``.
     """
@@ -125,7 +128,8 @@ def serve(app: FastAPI, *, host: str, port: int, ready: Callable[[str], object])
     warnings.filterwarnings("ignore", ".* texts are empty")  # which is the client's affair
     name = f"[{host}]" if ":" in host else host
     ready(f"http://{name}:{listening.getsockname()[1]}")
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")).run([listening])
+    how: dict[str, Any] = {"log_level": "warning", "access_log": False, "lifespan": "off"}
+    uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=_STOP, **how)).run([listening])
 
 
 def _guard(token: str) -> Callable[..., None]:
@@ -142,7 +146,11 @@ async def _invalid(request: Request, error: RequestValidationError) -> JSONRespo
     """Say what is wrong where, but not repeat the text, which may be long or private."""
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
         return JSONResponse({"detail": "the body is JSON: send the header Content-Type: application/json"}, 415)
-    return JSONResponse({"detail": [{key: one[key] for key in ("loc", "msg", "type")} for one in error.errors()]}, 422)
+    detail = [{key: one[key] for key in ("loc", "msg", "type")} for one in error.errors()]
+    for said, one in zip(detail, error.errors(), strict=True):
+        if one["type"] == "json_invalid":  # what the parser says, which repeats nothing
+            said["msg"] += f": {one['ctx']['error']}"
+    return JSONResponse({"detail": detail}, 422)
 
 
 class Together:

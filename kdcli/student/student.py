@@ -150,15 +150,15 @@ class Student:
         logits = logits[:, np.argsort(self.task.labels)]
         return logits[:, 1] - logits[:, 0] if len(self.task.labels) == 2 and not self.task.multi_label else logits
 
-    def fit(self, texts: Any, labels: Any = None) -> Self:
+    def fit(self, texts: Any, y: Any = None) -> Self:
         """Return the student as it is, for scikit-learn: kd trains students."""
         return self
 
-    def score(self, texts: Any, labels: Any) -> float:
+    def score(self, texts: Any, y: Any) -> float:
         """Return the accuracy, or of scores R2, as all of scikit-learn's estimators do."""
         from sklearn.metrics import accuracy_score, r2_score
 
-        return float((r2_score if self.task.is_score else accuracy_score)(labels, self.predict(texts)))
+        return float((r2_score if self.task.is_score else accuracy_score)(y, self.predict(texts)))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters that scikit-learn may set: none."""
@@ -170,12 +170,13 @@ class Student:
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags, InputTags, RegressorTags, Tags, TargetTags
 
-        task, how = self.task, {"no_validation": True, "requires_fit": False}
-        inputs = InputTags(one_d_array=True, two_d_array=task.kind == "pair", string=True)
+        task = self.task
+        inputs = InputTags(one_d_array=True, two_d_array=False, string=True)  # an item is a text, or a pair
+        how = {"transformer_tags": None, "input_tags": inputs, "no_validation": True, "requires_fit": False}
         if task.is_score:
-            return Tags("regressor", TargetTags(False), None, None, RegressorTags(), inputs, **how)
+            return Tags("regressor", TargetTags(False), regressor_tags=RegressorTags(), **how)
         labels = ClassifierTags(multi_label=task.multi_label)
-        return Tags("classifier", TargetTags(False), None, labels, None, inputs, **how)
+        return Tags("classifier", TargetTags(False), classifier_tags=labels, **how)
 
     def __repr__(self) -> str:
         return f"Student({self.task.name!r}, {self.config['plugin']!r}, folder={str(self.folder or '')!r})"

@@ -213,7 +213,11 @@ class LabelColumn:
                 self.reporter.info(f"{self.path.name}: its labels are read as {_pairs(self.spelling)}")
         label = respell(label, self.spelling or {}, self.task)
         there = label.is_not_null()
-        encode_labels(label.filter(there), self.task, file=self.path, rows=rows.filter(there))
+        try:
+            encode_labels(label.filter(there), self.task, file=self.path, rows=rows.filter(there))
+        except DataError as error:
+            error.key = self.column
+            raise
         return label
 
 
@@ -226,5 +230,6 @@ def _wrong_label(label: str | None, task: Task, file: str | Path, row: int) -> D
     if task.multi_label:
         label = next(part for part in split_sets(pl.Series([label])).explode() if part not in task.labels)
     what = f"the label {label!r} is none of the task's: {', '.join(task.labels)}"
-    hint = "set task.labels (`kd data check` lists the tables' labels), correct the row, or set task.drop_labels"
+    hint = "set task.labels (`kd data check` lists the labels), correct the row, set task.drop_labels, or let "
+    hint += "`kd distil` read no labels: --label-col none"
     return DataError(what, file=file, row=row, hint=hint)

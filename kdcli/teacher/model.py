@@ -78,8 +78,9 @@ class Teacher:
             finite |= np.isnan(found).all(axis=1)  # without an answer
         if not finite.all():
             text = columns[0][int(np.argmin(finite))]
-            hint = "use --precision fp32 or bf16, since fp16 overflows; in fp32, the model's weights are broken"
-            raise DataError(f"the teacher's logits of {text[:80]!r} are not finite", file=self.source.model, hint=hint)
+            what = f"the teacher's logits of the text {text[:80]!r} are not finite"
+            hint = "try --precision fp32: fp16 overflows; where fp32 gives them too, the model's weights are broken"
+            raise DataError(what, file=self.source.model, key="teacher.model", hint=hint)
         self.read.update(texts=len(found), cut=self.loaded.cut - cut)
         return found[:, self.outputs], represented
 

@@ -142,7 +142,7 @@ def test_what_is_wrong_with_a_teacher_shows_before_the_work(kd, tmp_path, mails)
     model.classifier.weight.data.fill_(float("nan"))
     model.save_pretrained(folder)
     run = tmp_path / "run"
-    kd.says(4, "not finite", "distil", folder, mails, "--run-dir", run)
+    kd.says(4, ("not finite", "key teacher.model"), "distil", folder, mails, "--run-dir", run)
     own = ("--set", "teacher.train=false", "--set", f"teacher.model={folder}", "--run-dir", run)
     kd.says(4, "not finite", "run-all", *own)
     assert not (run / "texts").exists() and not (run / "transfer").exists()
@@ -164,13 +164,14 @@ def test_labels_without_names(kd, tmp_path, mails):
     teacher = make_teacher(tmp_path / "teacher", labels=(None, None))
     asked = ("distil", teacher, mails, "--run-dir", tmp_path / "run", "--dry-run")
     kd.says(0, "--labels", *asked)
-    kd.says(0, "LABEL_0 as no, LABEL_1 as yes", *asked, "--labels", "no,yes")
+    kd.says(0, ("LABEL_0 as no, LABEL_1 as yes", "zero-shot.entailment"), *asked, "--labels", "no,yes")
 
 
 def test_minutes_are_planned_and_kept_in_the_profile_as_numbers(kd, tmp_path, teacher, mails):
     run = tmp_path / "run"
     plan = kd.ok("distil", teacher, mails, *SMALL[:10], "--minutes", "0.01", "--run-dir", run, "--json")["plan"]
     assert plan["updates"] == 20 and plan["seconds"]["student"] > 0
+    kd.says(0, "more than the 0.01 of --minutes", "distil", teacher, mails, "--minutes", "0.01", "--dry-run")
     assert "max_steps = 20" in (run / "profile.toml").read_text()
     assert "minutes =" not in (run / "profile.toml").read_text()
 

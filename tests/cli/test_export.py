@@ -18,7 +18,9 @@ def test_each_export_of_a_run_says_what_is_there(made, kd, monkeypatch):
     assert f"hf upload USER/NAME {made / 'hub'}" in out
     monkeypatch.setattr("kdcli.export.web._library_files", lambda *_: {})  # npm would need the network
     out = kd.ok("export", "web", "--student", made / "run", "--output", made / "web")
-    assert f"-m http.server --directory {made / 'web'}" in out and (made / "web" / "index.html").is_file()
+    assert (
+        f"-m http.server --bind 127.0.0.1 --directory {made / 'web'}" in out and (made / "web" / "index.html").is_file()
+    )
     page = made / "page.html"
     out = kd.ok("export", "web", "--student", made / "run", "--output", page, "--single", "--json")
     assert out["output"] == str(page) and page.stat().st_size > (made / "web" / "index.html").stat().st_size

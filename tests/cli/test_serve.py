@@ -25,6 +25,9 @@ def test_what_cannot_be_served(student, tmp_path, kd, monkeypatch):
         kd.says(1, (f"port {port} is taken", "--port 0"), *serve, port)
     kd.says(1, ("192.0.2.1", "KD_TOKEN"), *serve, 0, "--host", "192.0.2.1")
     assert kd(*serve, 70_000)[0] == 2 and kd(*serve, 0, "--token", "")[0] == 2
+    monkeypatch.setenv("KD_TOKEN", "")  # as `docker run -e KD_TOKEN=$NOT_SET` has it
+    kd.says(2, "KD_TOKEN", *serve, 0)
+    monkeypatch.delenv("KD_TOKEN")
     kd.says(4, "kd export web", *serve, 0, "--web", tmp_path)
     for name in [name for name in sys.modules if name.startswith("kdcli.serve")]:
         monkeypatch.delitem(sys.modules, name)
@@ -66,3 +69,16 @@ def test_a_signal_ends_it_when_requests_are_answered(student, number):
         out, err = service.communicate(timeout=60)
     assert service.returncode == 0 and answered >= 40
     assert out == "" and err == "", "nothing is logged, least of all the token"
+
+
+@pytest.mark.slow
+def test_a_client_that_sends_half_a_request_does_not_keep_it(student):
+    command = [sys.executable, "-m", "kdcli", "serve", "--student", student, "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
+        url = json.loads("".join(iter(service.stdout.readline, "}\n")) + "}")["url"]
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+            head = "POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
+            client.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+            assert client.recv(100).startswith(b"HTTP/1.1 100")  # it waits for the body
+            service.terminate()
+            service.wait(timeout=60)

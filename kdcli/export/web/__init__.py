@@ -138,7 +138,8 @@ def _library_files(folder: Path, runtime: str | None, reporter: Reporter) -> dic
             except MissingError as error:
                 raise MissingError(error.what, file=error.file, hint=WITHOUT_NPM) from error
         if not archive.is_file():
-            raise MissingError(f"{library.archive} is not in this folder", file=place, hint=f"run there: {PACK}")
+            what = f"{library.archive} is not in this folder" if place.is_dir() else "there is no such folder"
+            raise MissingError(what, file=place, hint=f"run there: {PACK}")
         if sha256(archive) != library.sha256:
             raise DataError("this is another archive: its SHA-256 differs", file=archive, hint=f"run again: {PACK}")
         for name in library.files:

@@ -231,7 +231,7 @@ const ready = start().then(
     status.className = "wrong";
     status.textContent = location.protocol === "file:" && !element("model.onnx")
       ? "A browser reads no files beside a page on a disk: serve this folder (python3 -m http.server), or export with --single."
-      : `This browser cannot run the model: ${error.message}`;
+      : `This browser cannot run the model, a newer one may: ${error.message}`;
   },
 );
 

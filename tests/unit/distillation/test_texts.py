@@ -133,8 +133,12 @@ def test_each_side_has_its_share_of_every_label_and_rows_without_one_are_left_ou
 
 def test_texts_that_cannot_be_taken_and_empty_ones(tmp_path):
     labels = ["negative", "positive"] * 99 + ["neutral", "positive"]
-    with raising(DataError, "neutral", row=200):
+    with raising(DataError, "neutral", row=200, key="label", hint="--label-col none"):
         take(tmp_path, [write(tmp_path / "a.csv", {"text": TEXTS, "label": labels})], label="label")
+    numbers = tmp_path / "numbers.txt"
+    numbers.write_text("12\n3.5\n" * 20)
+    with raising(DataError, "numbers"):
+        find_columns(numbers)
     with pytest.raises(DataError, match="200 texts, of which 1 are different"):
         take(tmp_path, [write(tmp_path / "a.csv", {"text": ["all equal"] * 200, "n": [1] * 200})])
     table = write(tmp_path / "a.csv", {"text": ["", "a film", " ", "another"]})

@@ -208,17 +208,21 @@ def test_a_worker_that_dies_is_an_error_with_a_hint(tmp_path):
 
 
 SLOW = """
-import os, sys, time
-from pathlib import Path
-from kdcli.parts import Parts
+import os, time
 
 def make(part, path):
-    (Path(sys.argv[1]) / f"pid{os.getpid()}").touch()
+    (path.parents[1] / f"pid{os.getpid()}").touch()
     time.sleep(60)
+"""
+# A script of a user, who does not know that there are processes: without a guard for __main__.
+SCRIPT = """
+import sys
+from pathlib import Path
+from kdcli.parts import Parts
+from slow import make
 
-if __name__ == "__main__":
-    with Parts(Path(sys.argv[1]) / "p", {}, suffix=".x") as parts:
-        parts.make([1, 1], make, title="t", workers=2)
+with Parts(Path(sys.argv[1]) / "p", {}, suffix=".x") as parts:
+    parts.make([1, 1], make, title="t", workers=2)
 """
 
 
@@ -229,8 +233,9 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at /proc")
 def test_workers_end_when_the_parent_is_killed_and_the_work_can_go_on(tmp_path):
-    script = tmp_path / "slow.py"
-    script.write_text(SLOW)
+    (tmp_path / "slow.py").write_text(SLOW)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
     parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)])
     try:
         wait_until(lambda: len(list(tmp_path.glob("pid*"))) == 2)

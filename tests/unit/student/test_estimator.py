@@ -10,6 +10,8 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import f1_score, get_scorer, r2_score
 from sklearn.model_selection import cross_val_predict
+from sklearn.utils import get_tags
+from sklearn.utils.estimator_checks import check_estimator, check_valid_tag_types
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
@@ -49,9 +51,13 @@ def test_columns_are_those_of_sorted_classes(tmp_path, task):
         assert np.array_equal(student.classes_[decided.argmax(1)], found)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 def test_it_is_a_fitted_classifier_or_regressor_and_pickled_as_its_path(tmp_path):
-    for task in (SINGLE, MULTI, SCORE):
-        student = load_student(make_student(tmp_path / task.metric, task))
+    for task in (SINGLE, MULTI, SCORE, PAIR):
+        student = load_student(make_student(tmp_path / f"{task.kind} {task.metric}", task))
+        check_valid_tag_types("Student", student)
+        assert get_tags(student).input_tags.string and not get_tags(student).array_api_support
+        assert {check["status"] for check in check_estimator(student)} == {"passed"}
         assert is_regressor(student) == task.is_score != is_classifier(student)
         assert clone(student) is student and student.fit(WORDS) is student and student.get_params() == {}
         check_is_fitted(student)

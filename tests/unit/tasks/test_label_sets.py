@@ -61,7 +61,7 @@ def test_all_ways_say_the_same(way, tmp_path, notes):
 
 
 WRONG = {
-    "another label": ({"label": ["a", "a|x", "b", ""]}, 3, None),
+    "another label": ({"label": ["a", "a|x", "b", ""]}, 3, "label"),
     "another value": ({**columns(), "b": ["0", "yes", "1", "0"]}, 3, "b"),
     "a column is missing": ({"a": ["0"] * 4, "b": ["1"] * 4}, None, "c"),
 }
