@@ -84,15 +84,13 @@ def predict(
     needed = pair or any(set_by) or any(name.startswith("KD_") for name in os.environ)
     settings = request.load_for_model(own) if needed else None
     from kdcli.evaluate.pair import open_deferring, open_student, open_teacher
-    from kdcli.evaluate.predict import predict_file
+    from kdcli.evaluate.predict import begun_files, predict_file, predict_glue, submission_files
     from kdcli.files import check_output
     from kdcli.parts import engine_of
 
     outputs = [request.output] if request.output is not None else []
     begun: list[Path] = []
     if glue is not None and settings is not None:
-        from kdcli.evaluate.submission import begun_files, predict_glue, submission_files
-
         outputs, begun = list(submission_files(settings.task, glue)), begun_files(glue)
     with ui.reporting("predict") as reporter, ExitStack() as ending:
         if request.student is not None:
