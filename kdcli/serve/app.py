@@ -28,8 +28,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kdcli import __version__
 from kdcli.errors import DataError, KdError
 from kdcli.student.explain import Explanation
-from kdcli.student.predictions import LabelSet, Prediction, Score
 from kdcli.student.student import Student
+from kdcli.tasks.answers import LabelSet, Prediction, Score
 
 PATHS = ("/predict", "/explain", "/health", "/metrics")  # the paths that are counted by name
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
