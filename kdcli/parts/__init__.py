@@ -1,7 +1,7 @@
 """Resumable parts: work cut into parts that depend only on the inputs, the options, the seed and their number.
 
 Each finished part is a file, with its SHA-256 beside it: a damaged part is made again. A killed run resumes at the
-first missing part.
+first missing part. An engine says where parts are made.
 """
 
 import json
