@@ -50,7 +50,7 @@ def serve(
     if token == "":
         raise UsageError("--token needs a value", hint="leave it out, or set KD_TOKEN")
     try:
-        from kdcli.serve.app import Limits, create_app, serve as run
+        from kdcli.serve import Limits, create_app, serve as run
     except ImportError as error:
         raise MissingError(f"kd serve needs the library {error.name}", hint="pip install 'kdcli[serve]'") from error
     student = load_student(student_folder(request.student))
