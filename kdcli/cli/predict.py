@@ -145,12 +145,11 @@ def _check_usage(request: Request, glue: Path | None, probabilities: bool, lines
 def with_columns_of_run(request: Request, *, label: bool = False) -> Request:
     """Name the text columns of the model's run, and with ``label`` that of the labels, where nothing else does."""
     named = (request.profile, request.text_col, os.environ.get("KD_TASK__TEXT_COLUMNS"))
-    if any(named) or any(str(one).startswith("task.text_columns") for one in request.sets or ()):
+    lines = ".txt" in Path(str(request.input)).suffixes
+    if lines or any(named) or any(str(one).startswith("task.text_columns") for one in request.sets or ()):
         return request
     from kdcli.run.folder import columns_of
 
-    if ".txt" in Path(str(request.input)).suffixes:
-        return request
     texts, gold = columns_of(Path(str(request.student or request.teacher)))
     first, second = [*texts, None, None][:2]
     flags = dict(request.flags)
