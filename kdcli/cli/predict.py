@@ -148,7 +148,7 @@ def with_columns_of_run(request: Request, *, label: bool = False) -> Request:
     lines = ".txt" in Path(str(request.input)).suffixes
     if lines or any(named) or any(str(one).startswith("task.text_columns") for one in request.sets or ()):
         return request
-    from kdcli.run.folder import columns_of
+    from kdcli.run import columns_of
 
     texts, gold = columns_of(Path(str(request.student or request.teacher)))
     first, second = [*texts, None, None][:2]
@@ -162,7 +162,7 @@ def _own_profile(request: Request, glue: Path | None) -> Path | None:
     """Return the profile of the model's run, where the command needs one and has none."""
     if request.profile is not None or (request.teacher is None and glue is None):
         return None
-    from kdcli.run.folder import profile_of
+    from kdcli.run import profile_of
 
     for model in (request.teacher, request.student):
         if model is not None and (own := profile_of(Path(model))):

@@ -43,7 +43,7 @@ def serve(
     (for Prometheus), /docs. It listens on this machine alone, unless --host says otherwise. Ctrl-C or SIGTERM ends it
     when the requests in work are answered.
     """
-    from kdcli.run.folder import student_folder
+    from kdcli.run import student_folder
     from kdcli.student import load_student
 
     assert request.student is not None

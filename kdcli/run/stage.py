@@ -17,7 +17,7 @@ from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.load import flatten
 from kdcli.config.schema import Settings
 from kdcli.parts import Engine, LocalEngine, place, usable_cores
-from kdcli.run.folder import artefact
+from kdcli.run import artefact
 from kdcli.tables.read import files_of
 from kdcli.tasks.split import SPLITS, Split, load_split, load_tables, split_files, task_from
 
