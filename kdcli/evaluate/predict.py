@@ -17,9 +17,9 @@ from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.pair import DeferringStudent, Model, PairSpeed
 from kdcli.files import sha256, write_json
 from kdcli.parts import Engine, Loaded, LocalEngine, Parts, in_turn
+from kdcli.tables import STDIN, read_lines
 from kdcli.tables.parquet import in_frames_of, stream
 from kdcli.tables.read import ROW_NUMBER, files_of, form_of
-from kdcli.tables.text_lines import STDIN, read_lines
 from kdcli.tables.write import write_table
 from kdcli.tasks import answers as answering
 from kdcli.tasks.glue import TASKS
