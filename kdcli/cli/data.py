@@ -15,14 +15,14 @@ from kdcli.cli.options import FILES, Request, command, option
 from kdcli.errors import DataError
 
 if TYPE_CHECKING:
-    from kdcli.download import GetResult
+    from kdcli.download.get import GetResult
     from kdcli.tasks.check_report import DataReport, Problem, TableReport
 
 STYLES = {"error": "bold red", "warning": "yellow"}
 
 
 def _complete(incomplete: str) -> list[str]:
-    from kdcli.download import SOURCES
+    from kdcli.download.get import SOURCES
 
     return [source.name for source in SOURCES if source.name.startswith(incomplete)]
 
@@ -34,7 +34,7 @@ Url = Annotated[str | None, option(FILES, "--url", _URL, "URL|DATASET|PATH")]
 
 @command("kd data list")
 def list_(request: Request) -> None:
-    from kdcli.download import available
+    from kdcli.download.get import available
 
     ui.show({"sources": available()}, _sources)
 
@@ -48,7 +48,7 @@ def list_(request: Request) -> None:
 )
 def get(request: Request, *, name: Name, url: Url = None) -> None:
     """An interrupted download starts again from its beginning. Proxies are taken from HTTPS_PROXY and HTTP_PROXY."""
-    from kdcli.download import get as run
+    from kdcli.download.get import get as run
 
     offline, force = request.offline, request.force
     with ui.reporting(f"data get {name}") as reporter:

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, HfApi
 
 from kdcli.api import Task
-from kdcli.download import SOURCES
+from kdcli.download.get import SOURCES
 from kdcli.errors import DataError, MissingError, first_line
 from kdcli.files import CALIBRATION, MARKER, atomic, check_output
 from kdcli.student import FORMAT, WEIGHTS, Student, load_student

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from glue_tables import write_hub
 
-from kdcli.download import SOURCES
+from kdcli.download.get import SOURCES
 from kdcli.files import MARKER
 from kdcli.student.vectors import read_vectors
 
@@ -116,7 +116,7 @@ def test_the_archive_is_kept_for_other_sources(kd, served, monkeypatch):
     (contents, asked), source = served, next(one for one in SOURCES if one.name == "glove.6B.100d")
     address = source.address
     contents[address] = zipped(**{"glove.6B.50d.txt": VECTORS, "glove.6B.100d.txt": VECTORS})
-    monkeypatch.setattr("kdcli.download.sha256", lambda path: source.sha256)
+    monkeypatch.setattr("kdcli.download.get.sha256", lambda path: source.sha256)
     kd.says(0, "data/glove.6B.zip is kept for glove.6B.100d", "data", "get", "glove.6B.50d")
     kd.says(0, "data/glove.6B.zip is here: nothing is downloaded", "data", "get", "glove.6B.100d")
     assert asked == [address]

@@ -7,7 +7,7 @@ from raising import raising
 
 from kdcli.api import QuietReporter
 from kdcli.config.load import load_profile
-from kdcli.download import SOURCES, find, get
+from kdcli.download.get import SOURCES, find, get
 from kdcli.errors import DataError, MissingError, UsageError
 from kdcli.tasks.glue import TASKS
 from kdcli.tasks.split import load_split, task_from
