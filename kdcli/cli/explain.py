@@ -38,7 +38,7 @@ def explain(request: Request, *, label: Label = None, html: Html = None) -> None
     """
     from kdcli.evaluate.pair import open_student
     from kdcli.files import check_output
-    from kdcli.report import write_explanations
+    from kdcli.report.page import write_explanations
 
     assert request.student is not None
     with ui.reporting("explain") as reporter:

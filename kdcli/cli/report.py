@@ -19,7 +19,7 @@ Run = Annotated[Path, typer.Argument(help="Run folder, also of a run that is hal
 )
 def report(request: Request, *, run: Run) -> None:
     """A page of kd's own is replaced without --force, another file is not."""
-    from kdcli.report import write_report
+    from kdcli.report.page import write_report
 
     with ui.reporting("report") as reporter:
         written = write_report(run, output=request.output, force=request.force, reporter=reporter)

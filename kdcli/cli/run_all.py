@@ -36,7 +36,7 @@ def run_all(request: Request) -> None:
     baseline, results. What is up to date is not run again.
     """
     from kdcli.parts import process_count
-    from kdcli.report import report_run
+    from kdcli.report.page import report_run
     from kdcli.run import artefact
     from kdcli.run.runner import run_stages
 

@@ -35,7 +35,7 @@ from kdcli.evaluate.pair import CalibrationResult
 from kdcli.evaluate.results import Results
 from kdcli.files import sha256, write_json, write_text
 from kdcli.models.device import fastest_precision, resolve
-from kdcli.report import report_run
+from kdcli.report.page import report_run
 from kdcli.run import REQUEST, artefact
 from kdcli.run.runner import RunOptions, run_stages
 from kdcli.student import Student, load_student

@@ -10,7 +10,7 @@ import pytest
 from e2e.conftest import opened, refused, succeeded
 from made_run import HOSTILE, write_run
 
-from kdcli.report import NAME, write_report
+from kdcli.report.page import NAME, write_report
 
 browser = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from raising import raising
 
 from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.bench import BenchReport, Latency, Measurement, keep
-from kdcli.report import NAME, write_report
+from kdcli.report.page import NAME, write_report
 
 ALL = ["results", "curves", "transfer", "samples", "confusion", "disagreements", "errors", "profile", "provenance"]
 
@@ -130,7 +130,7 @@ def test_words_of_disagreements_are_coloured(tmp_path, monkeypatch):
     rows = int(re.search(r"differ on (\d+) of 60", seen.text)[1])
     assert seen.elements.count("mark") >= 3 * rows > 0 and "i" not in seen.elements
     assert "words in blue" in seen.text and seen.text.count("a <i>good</i> film") >= rows
-    monkeypatch.setattr("kdcli.report.MOST_MASKED", 20)
+    monkeypatch.setattr("kdcli.report.page.MOST_MASKED", 20)
     assert 0 < page(root).elements.count("mark") < 20
     (root / "student" / "model.safetensors").unlink()
     assert "mark" not in page(root).elements
