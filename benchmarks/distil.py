@@ -84,7 +84,7 @@ def memory(teacher: str, offered: int = 2_000_000) -> None:
             for _ in range(offered // 10_000):
                 file.writelines(" ".join(row) + "\n" for row in words[random.integers(0, len(words), (10_000, 12))])
         code = (
-            "import resource, sys, kdcli.distillation as d;"
+            "import resource, sys, kdcli.distillation.distil as d;"
             "from kdcli.run.runner import RunOptions; from pathlib import Path;"
             f"r = d.distil(d.Request({teacher!r}, ({str(path)!r},), 60.0),"
             f" options=RunOptions(run_dir=Path({folder!r}) / 'run', dry_run=True));"

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdcli.distillation import distil_texts as distil
+    from kdcli.distillation.distil import distil_texts as distil
     from kdcli.export.hub import push_to_hub
     from kdcli.student import Student, load_student
 
@@ -21,7 +21,7 @@ def __getattr__(name: str) -> Any:
     if name in ("Student", "load_student"):
         return getattr(import_module("kdcli.student"), name)
     if name == "distil":
-        return import_module("kdcli.distillation").distil_texts
+        return import_module("kdcli.distillation.distil").distil_texts
     if name == "push_to_hub":
         return import_module("kdcli.export.hub").push_to_hub
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

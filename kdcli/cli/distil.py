@@ -16,7 +16,7 @@ from kdcli.cli.run_all import deferral_lines, results_view
 from kdcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from kdcli.distillation import DistilResult
+    from kdcli.distillation.distil import DistilResult
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The teacher: a classifier's folder or hub name.")]
 _TEXTS = (
@@ -78,7 +78,7 @@ def distil(
     runs/NAME/student, after the first file's name, and runs/NAME/profile.toml runs again with kd run-all. A killed
     run resumes by the same command.
     """
-    from kdcli.distillation import DistilResult, Request as Wanted, distil as distil_model
+    from kdcli.distillation.distil import DistilResult, Request as Wanted, distil as distil_model
     from kdcli.distillation.texts import STDIN, read_stdin
 
     if minutes is not None and not minutes > 0:

@@ -178,7 +178,7 @@ def test_minutes_are_planned_and_kept_in_the_profile_as_numbers(kd, tmp_path, te
 def test_the_teacher_labels_in_the_precision_that_is_fastest_unless_one_is_named(
     kd, tmp_path, teacher, mails, monkeypatch
 ):
-    monkeypatch.setattr("kdcli.distillation.fastest_precision", lambda device: "bf16")
+    monkeypatch.setattr("kdcli.distillation.distil.fastest_precision", lambda device: "bf16")
     for number, (flags, wanted) in enumerate([((), "bf16"), (("--precision", "fp32"), "fp32")]):
         run = tmp_path / f"run{number}"
         kd.ok("distil", teacher, mails, *SMALL, *flags, "--run-dir", run)
