@@ -37,8 +37,8 @@ from kdcli.config.load import load_profile
 from kdcli.config.schema import StudentSettings
 from kdcli.distillation.choose import Rows, by_entropy, in_rounds, read_others
 from kdcli.distillation.texts import held_out
-from kdcli.student import Student, load_student
 from kdcli.student.dataset import Examples, encode_table, make_words
+from kdcli.student.student import Student, load_student
 from kdcli.student.train import train_student
 from kdcli.student.vectors import Vectors
 from kdcli.tasks.answers import probabilities

@@ -29,8 +29,8 @@ from rich.table import Table
 
 from kdcli.api import MASK, QuietReporter, Task
 from kdcli.run import student_folder, teacher_of
-from kdcli.student import load_student
 from kdcli.student.explain import Explanation
+from kdcli.student.student import load_student
 from kdcli.tasks.answers import probabilities
 from kdcli.tasks.split import settings_of, stream_table
 from kdcli.teacher.model import TeacherSource

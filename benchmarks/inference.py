@@ -40,8 +40,8 @@ from transformers.utils import logging
 from kdcli.api import Task
 from kdcli.config.schema import StudentSettings
 from kdcli.models.classifier import Classifier
-from kdcli.student import Student, load_student
 from kdcli.student.build import build_student, count_parameters
+from kdcli.student.student import Student, load_student
 from kdcli.student.vocabulary import train_vocabulary
 from kdcli.tables.read import read_table
 

@@ -22,7 +22,7 @@ NOTICE = "<!-- Written by `make docs`: change the source, not this page. -->"
 PUBLIC = ("api", "lm", "models", "testing")
 """What plugins may import of ``kdcli``, beside ``load_student`` and its classes."""
 PREDICTING = (
-    *("student.load_student", "student.Student"),
+    *("student.student.load_student", "student.student.Student"),
     *(f"tasks.answers.{name}" for name in ("Predictions", "Prediction", "LabelSet", "Score")),
     *("student.explain.Explanation", "student.explain.Effect"),
 )

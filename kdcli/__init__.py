@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kdcli.distillation.distil import distil_texts as distil
     from kdcli.export.hub import push_to_hub
-    from kdcli.student import Student, load_student
+    from kdcli.student.student import Student, load_student
 
 __version__ = "0.1.0"
 __all__ = ["Student", "__version__", "distil", "load_student", "push_to_hub"]
@@ -19,7 +19,7 @@ __all__ = ["Student", "__version__", "distil", "load_student", "push_to_hub"]
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: the package alone costs nothing."""
     if name in ("Student", "load_student"):
-        return getattr(import_module("kdcli.student"), name)
+        return getattr(import_module("kdcli.student.student"), name)
     if name == "distil":
         return import_module("kdcli.distillation.distil").distil_texts
     if name == "push_to_hub":

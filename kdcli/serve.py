@@ -27,8 +27,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kdcli import __version__
 from kdcli.errors import DataError, KdError
-from kdcli.student import Student
 from kdcli.student.explain import Explanation
+from kdcli.student.student import Student
 from kdcli.tasks.answers import LabelSet, Prediction, Score
 
 PATHS = ("/predict", "/explain", "/health", "/metrics")  # the paths that are counted by name

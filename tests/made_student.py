@@ -5,8 +5,8 @@ import polars as pl
 import torch
 
 from kdcli.api import Batch, Task
-from kdcli.student import Student
 from kdcli.student.build import build_student, count_parameters
+from kdcli.student.student import Student
 from kdcli.student.vocabulary import train_vocabulary
 
 SINGLE = Task("toy", "single", ("no", "yes"), names=("bad", "good"))

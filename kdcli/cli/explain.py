@@ -14,8 +14,8 @@ from kdcli.cli.options import FILES, SETTINGS, Request, command, option
 from kdcli.cli.predict import with_columns_of_run
 
 if TYPE_CHECKING:
-    from kdcli.student import Student
     from kdcli.student.explain import Explanation
+    from kdcli.student.student import Student
 
 ROWS = 64  # texts that are explained at once
 SHOWN = 6  # the words with the largest effects, whose numbers are shown below a text

@@ -44,7 +44,7 @@ def serve(
     when the requests in work are answered.
     """
     from kdcli.run import student_folder
-    from kdcli.student import load_student
+    from kdcli.student.student import load_student
 
     assert request.student is not None
     if token == "":

@@ -38,8 +38,8 @@ from kdcli.models.device import fastest_precision, resolve
 from kdcli.report.page import report_run
 from kdcli.run import REQUEST, artefact
 from kdcli.run.runner import RunOptions, run_stages
-from kdcli.student import Student, load_student
 from kdcli.student.deferral import texts_needed
+from kdcli.student.student import Student, load_student
 from kdcli.tables.read import form_of
 from kdcli.tasks.detect import detect
 from kdcli.tasks.split import task_from

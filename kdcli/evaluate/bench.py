@@ -118,7 +118,7 @@ def bench(
     one call at least. A model that does not fit into memory is a ``KdError``.
     """
     from kdcli.models.device import resolve
-    from kdcli.student import load_student
+    from kdcli.student.student import load_student
     from kdcli.tasks.split import table_settings
     from kdcli.tasks.statistics import count_words
 
@@ -291,7 +291,7 @@ def _load(subject: BenchSubject) -> tuple[Logits, float, tuple[int | None, int |
         parameters = teacher.parameters, teacher.parameters_without_embeddings
         return lambda columns: teacher.logits(columns, batch), teacher.megabytes, parameters
     if subject.kind in ("pytorch", "numpy"):
-        from kdcli.student import WEIGHTS, load_student
+        from kdcli.student.student import WEIGHTS, load_student
 
         # The NumPy form must not import torch: its memory is measured.
         torch = subject.kind == "pytorch"

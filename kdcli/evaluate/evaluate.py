@@ -15,7 +15,7 @@ from kdcli.errors import DataError
 from kdcli.evaluate.pair import Model
 from kdcli.models.device import resolve
 from kdcli.run import artefact, is_run, student_folder, teacher_of, transfer_set
-from kdcli.student import load_student
+from kdcli.student.student import load_student
 from kdcli.tables.parquet import scan, slices
 from kdcli.tasks.answers import at_half
 from kdcli.tasks.labels import encode_labels

@@ -16,8 +16,8 @@ from kdcli.api import Reporter, Task
 from kdcli.errors import DataError
 from kdcli.files import CALIBRATION, atomic, files_sha256, foreign, mark
 from kdcli.parts import Loaded
-from kdcli.student import Student, load_student
 from kdcli.student.deferral import Calibration, Familiar, calibrate, cross_fit, differs, margins, texts_needed
+from kdcli.student.student import Student, load_student
 from kdcli.tasks.answers import answers, at_half, same, without_thresholds
 from kdcli.tasks.labels import encode_labels
 

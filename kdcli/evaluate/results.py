@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kdcli.api import Reporter, Task
 from kdcli.evaluate.linear import Linear, train_linear
 from kdcli.files import write_json
-from kdcli.student import WEIGHTS, Student, load_student
+from kdcli.student.student import WEIGHTS, Student, load_student
 from kdcli.tables.write import write_table
 from kdcli.tasks.answers import Outputs, answers, at_half, written
 from kdcli.tasks.labels import encode_labels

@@ -23,8 +23,8 @@ from kdcli.errors import KdError, PluginError
 from kdcli.export import program
 from kdcli.export.hub import without_folders
 from kdcli.files import atomic, check_output, sha256
-from kdcli.student import load_student
 from kdcli.student.build import round_tables
+from kdcli.student.student import load_student
 
 _UNUSED = shutil.ignore_patterns(
     *("__pycache__", "tests", "f2py", "distutils", "include", "scaffold", "*.a", "*.h", "*.pxd", "*.pyi"),
@@ -34,7 +34,7 @@ _UNUSED = shutil.ignore_patterns(
 _TRACE = """
 import io, json, sys
 from kdcli.export.program import predicted
-from kdcli.student import load_student
+from kdcli.student.student import load_student
 rows = "".join(predicted(load_student(sys.argv[1]), io.BytesIO(sys.argv[2].encode())))
 print(json.dumps([rows, {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}]))
 """

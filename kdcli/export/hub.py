@@ -14,8 +14,8 @@ from kdcli.api import Task
 from kdcli.download.get import SOURCES
 from kdcli.errors import DataError, MissingError, first_line
 from kdcli.files import CALIBRATION, MARKER, atomic, check_output
-from kdcli.student import FORMAT, WEIGHTS, Student, load_student
 from kdcli.student.card import student_card
+from kdcli.student.student import FORMAT, WEIGHTS, Student, load_student
 from kdcli.student.vocabulary import FILE as TOKENIZER
 from kdcli.tasks.metrics import metric_title
 

@@ -23,8 +23,8 @@ from kdcli.api import MASK, QuietReporter, Reporter, Task
 from kdcli.errors import DataError, KdError, MissingError, PluginError, first_line
 from kdcli.export.bits import narrow_tables, quantise
 from kdcli.files import atomic, check_output
-from kdcli.student import WEIGHTS, Student, load_student
 from kdcli.student.loading import PossibleTask
+from kdcli.student.student import WEIGHTS, Student, load_student
 from kdcli.student.vocabulary import PAD, Columns, Compute, load_tokenizer, save_tokenizer
 from kdcli.tasks.answers import answers, same
 

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from kdcli.student import Student
+    from kdcli.student.student import Student
 
 ABOUT, CONTENT, PACKAGES, WEIGHTS = "about.json", "content", "packages.tar.xz", "model.safetensors"
 MODULES = EXTENSION_SUFFIXES[0]  # how this Python names compiled modules: its version, processor and C library
@@ -76,7 +76,7 @@ def swap(file: Path, *, apart: bool) -> None:
 def predict(folder: Path, version: str) -> int:
     """Predict lines from stdin as the command line says, and return the exit code."""
     from kdcli.errors import KdError
-    from kdcli.student import load_student
+    from kdcli.student.student import load_student
 
     parser = argparse.ArgumentParser(description="Predict a label, or a score, for each line of text from stdin.")
     parser.add_argument("--probabilities", action="store_true", help="the probability of each label too")

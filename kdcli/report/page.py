@@ -22,8 +22,8 @@ from kdcli.report import plots
 from kdcli.report.collect import Curve, RunContents, collect
 from kdcli.report.texts import MOST, TablePredictions
 from kdcli.run import artefact
-from kdcli.student import load_student
 from kdcli.student.explain import Explanation
+from kdcli.student.student import load_student
 
 NAME = "report.html"
 CUT = 1000  # characters that are shown of a text

@@ -95,7 +95,7 @@ class TrainBaseline(Stage):
         return settings.task.gold
 
     def run(self, run: RunContext) -> Any:
-        from kdcli.student import load_student
+        from kdcli.student.student import load_student
 
         student, settings = load_student(run.path("student")), run.settings.student
         examples = encode_table(run.read("train"), student.tokenizer, run.task, settings.max_length)

@@ -11,7 +11,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from kdcli.api import DataError
-from kdcli.student import Student, load_student
+from kdcli.student.student import Student, load_student
 
 
 @Language.factory("kd_student", assigns=["doc.cats"], default_config={"model": ""})

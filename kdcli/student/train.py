@@ -24,7 +24,7 @@ from kdcli.errors import DataError, KdError
 from kdcli.files import remove
 from kdcli.models.losses import balanced_weights
 from kdcli.parts import RECORD, claim_folder
-from kdcli.student import Student, build
+from kdcli.student import build
 from kdcli.student.dataset import Examples
 from kdcli.student.optimize import (
     FILE,
@@ -36,6 +36,7 @@ from kdcli.student.optimize import (
     loss_of,
     make_optimizer,
 )
+from kdcli.student.student import Student
 from kdcli.student.vectors import Vectors
 from kdcli.student.vocabulary import epoch_batches
 

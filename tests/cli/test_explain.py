@@ -3,7 +3,7 @@ import re
 import pytest
 from made_student import PAIR, SCORE, TEXTS, make_student
 
-from kdcli.student import load_student
+from kdcli.student.student import load_student
 
 
 def test_lines_of_a_terminal_and_json_of_a_table(kd, made, monkeypatch):

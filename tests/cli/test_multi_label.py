@@ -9,8 +9,8 @@ from sklearn.metrics import precision_recall_fscore_support
 
 import kdcli
 from kdcli.api import Task
-from kdcli.student import load_student
 from kdcli.student.deferral import Familiar, WordCounts, differs, margins
+from kdcli.student.student import load_student
 from kdcli.teacher.model import TeacherSource
 
 LABELS = ("good", "bad", "dull")

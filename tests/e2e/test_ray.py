@@ -22,7 +22,7 @@ SMALL = """
 import os
 from kdcli.cli import run
 from kdcli.evaluate import predict
-from kdcli.student import Student
+from kdcli.student.student import Student
 from kdcli.teacher import export
 from kdcli.transfer import corpus, lite
 import sys

@@ -19,8 +19,8 @@ from made_student import MAX_LENGTH, PAIR, SCORE, SINGLE, TEXTS, WORDS, make_stu
 
 from kdcli.api import Task
 from kdcli.export.web import export_web
-from kdcli.student import load_student
 from kdcli.student.deferral import Calibration, Familiar
+from kdcli.student.student import load_student
 
 pytestmark = pytest.mark.slow
 RUNTIME = os.environ.get("WEB_RUNTIME")

@@ -13,8 +13,8 @@ from kdcli.api import Task
 from kdcli.cli.ui import plain
 from kdcli.errors import DataError
 from kdcli.serve import Limits, Together, create_app
-from kdcli.student import load_student
 from kdcli.student.deferral import Calibration, Familiar
+from kdcli.student.student import load_student
 
 SET = Task("toy", "single", ("a", "b", "c"), metric="micro_f1", multi_label=True, thresholds=(0.3, 0.5, 0.9))
 LIMITS = Limits(texts=len(TEXTS), explained=2, characters=200, bytes=4000)

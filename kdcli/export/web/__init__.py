@@ -23,7 +23,7 @@ from kdcli.download.fetch import fetch, unpack
 from kdcli.errors import DataError, MissingError
 from kdcli.export.onnx import MODEL, export_onnx
 from kdcli.files import atomic, check_output, sha256
-from kdcli.student import Student, load_student
+from kdcli.student.student import Student, load_student
 from kdcli.student.vocabulary import FILE as TOKENIZER
 
 PAGE = "index.html"

@@ -13,7 +13,7 @@ from kdcli.errors import DataError, KdError
 from kdcli.evaluate import bench as benching
 from kdcli.evaluate.bench import BATCHES, BenchSubject, Latency, Measurement, bench, measure
 from kdcli.export.onnx import export_onnx
-from kdcli.student import load_student
+from kdcli.student.student import load_student
 
 
 class Clock:

@@ -13,7 +13,7 @@ from kdcli.config.schema import Settings, TaskSettings
 from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.evaluate import evaluate_models, evaluate_table
 from kdcli.evaluate.results import compare, gap_closed, score_models
-from kdcli.student import load_student
+from kdcli.student.student import load_student
 from kdcli.tasks.metrics import score
 from kdcli.teacher.model import TeacherSource
 

@@ -20,7 +20,7 @@ from kdcli.cli import run
 from kdcli.errors import DataError, KdError, PluginError
 from kdcli.export import program
 from kdcli.export.binary import export_binary
-from kdcli.student import load_student
+from kdcli.student.student import load_student
 
 SETS = Task("topics", "single", ("a", "b", "c"), multi_label=True, thresholds=(0.3, 0.5, 0.9), metric="micro_f1")
 NO_FAST = """

@@ -15,8 +15,8 @@ import kd_bilstm
 from kdcli.errors import DataError, KdError, MissingError, PluginError, UsageError
 from kdcli.export.onnx import INT8, MODEL, GraphComparison, compare, export_onnx, load_onnx, random_batches
 from kdcli.files import MARKER
-from kdcli.student import load_student
 from kdcli.student.build import module_function
+from kdcli.student.student import load_student
 from kdcli.student.vocabulary import load_tokenizer
 from kdcli.tasks.split import settings_of
 

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from kdcli.api import Task
 from kdcli.errors import DataError, UsageError
-from kdcli.student import load_student
+from kdcli.student.student import load_student
 
 UNSORTED = Task("toy", "single", ("yes", "no"))
 THREE = Task("toy", "single", ("c", "a", "b"))

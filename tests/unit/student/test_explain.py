@@ -6,7 +6,8 @@ from raising import raising
 
 from kdcli.api import Task
 from kdcli.errors import KdError, UsageError
-from kdcli.student import Student, explain, load_student
+from kdcli.student import explain
+from kdcli.student.student import Student, load_student
 
 MULTI = Task("toy", "single", ("c", "a", "b"), metric="micro_f1", multi_label=True, thresholds=(0.5, 0.4, 0.6))
 PIECES = ["str", "un", "##heard", "##angers"]

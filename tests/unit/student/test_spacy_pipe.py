@@ -8,7 +8,7 @@ from made_student import PAIR, TEXTS, make_student
 
 from kdcli.api import Task
 from kdcli.errors import DataError
-from kdcli.student import load_student
+from kdcli.student.student import load_student
 
 ENTRY = tomli.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]["entry-points"]
 

@@ -19,9 +19,10 @@ from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError, KdError, PluginError, ProfileError
 from kdcli.files import MARKER, sha256
-from kdcli.student import build, load_student
+from kdcli.student import build
 from kdcli.student.build import round_tables
 from kdcli.student.dataset import Examples, encode_table
+from kdcli.student.student import load_student
 from kdcli.student.train import Training, train_student
 from kdcli.student.vectors import Vectors
 from kdcli.student.vocabulary import train_vocabulary
