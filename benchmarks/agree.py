@@ -23,7 +23,7 @@ import torch
 from machine import describe
 
 from kdcli.evaluate.pair import DeferringStudent
-from kdcli.run.folder import student_folder
+from kdcli.run import student_folder
 from kdcli.student.deferral import Calibration, Familiar, calibrate, cross_fit, differs, margins
 from kdcli.student.student import Student, load_student
 from kdcli.teacher.logits import read_logits

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdcli.api import MASK, QuietReporter, Task
-from kdcli.run.folder import student_folder, teacher_of
+from kdcli.run import student_folder, teacher_of
 from kdcli.student.explain import Explanation
 from kdcli.student.student import load_student
 from kdcli.tasks.answers import probabilities

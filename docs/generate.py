@@ -22,9 +22,9 @@ NOTICE = "<!-- Written by `make docs`: change the source, not this page. -->"
 PUBLIC = ("api", "lm", "models", "testing")
 """What plugins may import of ``kdcli``, beside ``load_student`` and its classes."""
 PREDICTING = (
-    *("student.load_student", "student.Student"),
-    *("predictions.Predictions", "predictions.Prediction", "predictions.LabelSet", "predictions.Score"),
-    *("explain.Explanation", "explain.Effect"),
+    *("student.student.load_student", "student.student.Student"),
+    *(f"tasks.answers.{name}" for name in ("Predictions", "Prediction", "LabelSet", "Score")),
+    *("student.explain.Explanation", "student.explain.Effect"),
 )
 
 
@@ -152,7 +152,7 @@ def api_page() -> str:
     kdcli = griffe.GriffeLoader(search_paths=[DOCS.parent], allow_inspection=False).load("kdcli")
     assert isinstance(kdcli, griffe.Module)
     modules = [module for name in PUBLIC for module in _modules(kdcli[name])]
-    predicting = [kdcli["student"][name] for name in PREDICTING]
+    predicting = [kdcli[name] for name in PREDICTING]
     blocks = [
         "# What is public",
         NOTICE,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from kdcli.errors import DataError, KdError, MissingError, PluginError, ProfileError, UsageError
-from kdcli.reporter import Progress, QuietReporter, Reporter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -275,3 +275,41 @@ class Sampler(Protocol):
         The same part gives the same texts, whatever was drawn before; another part gives other texts. ``prefixes`` is
         the result of ``prefixes``, read back from JSON.
         """
+
+
+class Progress(Protocol):
+    """The progress of one piece of work."""
+
+    def advance(self, steps: int = 1, **shown: float | str) -> None:
+        """Count ``steps`` more units done; ``shown`` values (``loss=0.31``, ``best="0.912"``) stand beside the bar."""
+
+
+class Reporter(Protocol):
+    """Progress and messages for the user, on stderr."""
+
+    def progress(self, title: str, total: int | None = None, unit: str = "rows") -> AbstractContextManager[Progress]:
+        """Open a progress bar of ``total`` units (None: unknown)."""
+
+    def info(self, message: str) -> None:
+        """Print a message."""
+
+    def warn(self, message: str) -> None:
+        """Print a warning."""
+
+    def metrics(self, stage: str, step: int, **values: float) -> None:
+        """Record a point of a learning curve (``metrics.jsonl``)."""
+
+
+class QuietReporter:
+    """A silent reporter and progress: the default when ``kd`` is used from Python."""
+
+    def progress(
+        self, title: str, total: int | None = None, unit: str = "rows"
+    ) -> AbstractContextManager[QuietReporter]:
+        """Return itself as a progress that shows nothing."""
+        return nullcontext(self)
+
+    def info(self, *arguments: object, **values: object) -> None:
+        """Do nothing."""
+
+    advance = warn = metrics = info

@@ -35,7 +35,7 @@ def bench(request: Request, *, onnx: Onnx = None, seconds: Seconds = 3.0) -> Non
     texts, those of the embedded sample are taken.
     """
     from kdcli.evaluate.bench import bench as run, keep
-    from kdcli.run.folder import own_teacher, profile_of
+    from kdcli.run import own_teacher, profile_of
 
     student = request.student
     assert student is not None

@@ -39,7 +39,7 @@ def eval_(request: Request, *, against: Against = None, split: Split = "dev") ->
     for its student, its teacher and its profile.
     """
     from kdcli.evaluate.evaluate import evaluate_models
-    from kdcli.run.folder import own_teacher, profile_of
+    from kdcli.run import own_teacher, profile_of
 
     student, table = request.student, request.input
     assert student is not None

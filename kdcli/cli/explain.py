@@ -58,7 +58,7 @@ def explain(request: Request, *, label: Label = None, html: Html = None) -> None
 
 def _read(request: Request, student: "Student", reporter: Reporter) -> Iterator[list[Any]]:
     """Read texts, some at once: lines as soon as they are there."""
-    from kdcli.tables.text_lines import read_lines
+    from kdcli.tables import read_lines
     from kdcli.tasks.split import stream_table, table_settings
 
     task, table = student.task, request.input

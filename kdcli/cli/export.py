@@ -127,7 +127,7 @@ def binary(request: Request) -> None:
 
 def _places(request: Request) -> tuple[Path, Path]:
     """Return the student's folder and the output, which the command line must name."""
-    from kdcli.run.folder import student_folder
+    from kdcli.run import student_folder
 
     assert request.student is not None and request.output is not None
     return student_folder(request.student), request.output
@@ -135,7 +135,7 @@ def _places(request: Request) -> tuple[Path, Path]:
 
 def _profile(request: Request) -> "Profile | None":
     """Return the profile of the command line, or that of the student's run; None where there is neither."""
-    from kdcli.run.folder import profile_of
+    from kdcli.run import profile_of
 
     assert request.student is not None
     alone = request.profile is None and request.flags.get("task.data_dir") is None

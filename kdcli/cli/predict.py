@@ -84,15 +84,13 @@ def predict(
     needed = pair or any(set_by) or any(name.startswith("KD_") for name in os.environ)
     settings = request.load_for_model(own) if needed else None
     from kdcli.evaluate.pair import open_deferring, open_student, open_teacher
-    from kdcli.evaluate.predict import predict_file
+    from kdcli.evaluate.predict import begun_files, predict_file, predict_glue, submission_files
     from kdcli.files import check_output
     from kdcli.parts import engine_of
 
     outputs = [request.output] if request.output is not None else []
     begun: list[Path] = []
     if glue is not None and settings is not None:
-        from kdcli.evaluate.submission import begun_files, predict_glue, submission_files
-
         outputs, begun = list(submission_files(settings.task, glue)), begun_files(glue)
     with ui.reporting("predict") as reporter, ExitStack() as ending:
         if request.student is not None:
@@ -147,12 +145,11 @@ def _check_usage(request: Request, glue: Path | None, probabilities: bool, lines
 def with_columns_of_run(request: Request, *, label: bool = False) -> Request:
     """Name the text columns of the model's run, and with ``label`` that of the labels, where nothing else does."""
     named = (request.profile, request.text_col, os.environ.get("KD_TASK__TEXT_COLUMNS"))
-    if any(named) or any(str(one).startswith("task.text_columns") for one in request.sets or ()):
+    lines = ".txt" in Path(str(request.input)).suffixes
+    if lines or any(named) or any(str(one).startswith("task.text_columns") for one in request.sets or ()):
         return request
-    from kdcli.run.folder import columns_of
+    from kdcli.run import columns_of
 
-    if ".txt" in Path(str(request.input)).suffixes:
-        return request
     texts, gold = columns_of(Path(str(request.student or request.teacher)))
     first, second = [*texts, None, None][:2]
     flags = dict(request.flags)
@@ -165,7 +162,7 @@ def _own_profile(request: Request, glue: Path | None) -> Path | None:
     """Return the profile of the model's run, where the command needs one and has none."""
     if request.profile is not None or (request.teacher is None and glue is None):
         return None
-    from kdcli.run.folder import profile_of
+    from kdcli.run import profile_of
 
     for model in (request.teacher, request.student):
         if model is not None and (own := profile_of(Path(model))):

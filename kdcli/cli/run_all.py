@@ -37,7 +37,7 @@ def run_all(request: Request) -> None:
     """
     from kdcli.parts import process_count
     from kdcli.report.page import report_run
-    from kdcli.run.folder import artefact
+    from kdcli.run import artefact
     from kdcli.run.runner import run_stages
 
     if process_count() > 1:

@@ -44,14 +44,14 @@ def serve(
     (for Prometheus), /docs. It listens on this machine alone, unless --host says otherwise. Ctrl-C or SIGTERM ends it
     when the requests in work are answered.
     """
-    from kdcli.run.folder import student_folder
+    from kdcli.run import student_folder
     from kdcli.student.student import load_student
 
     assert request.student is not None
     if token == "" or os.environ.get("KD_TOKEN") == "":
         raise UsageError("the token is empty: --token, KD_TOKEN", hint="give it a value; or unset both: no token")
     try:
-        from kdcli.serve.app import Limits, create_app, serve as run
+        from kdcli.serve import Limits, create_app, serve as run
     except ImportError as error:
         raise MissingError(f"kd serve needs the library {error.name}", hint="pip install 'kdcli[serve]'") from error
     student = load_student(student_folder(request.student))

@@ -16,7 +16,7 @@ MADE = ("kd.lock", "profile.toml", "metrics.jsonl", ".launch.lock", "tensorboard
 )
 def student(request: Request) -> None:
     from kdcli.files import check_replaceable, remove
-    from kdcli.run.folder import artefact, is_run
+    from kdcli.run import artefact, is_run
 
     profile = request.load("demo", uses={"students"})
     joined, output = request.input, request.output

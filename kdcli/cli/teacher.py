@@ -69,7 +69,7 @@ def audit(request: Request, *, rows: Rows = 200, split: Split = "dev") -> None:
 
 
 def _with_teacher(request: Request) -> "Profile":
-    from kdcli.run.folder import teacher_of
+    from kdcli.run import teacher_of
 
     model = teacher_of(request.teacher) if request.teacher else None
     return request.load("demo", uses=(), settings={"teacher.model": model, "teacher.train": False if model else None})

@@ -21,7 +21,7 @@ from kdcli.config.schema import Settings
 from kdcli.evaluate.linear import fit_linear
 from kdcli.files import atomic
 from kdcli.models.device import resolve
-from kdcli.run.folder import artefact
+from kdcli.run import artefact
 from kdcli.tasks.answers import answers, as_classes
 from kdcli.tasks.split import task_from
 from kdcli.teacher.export import export_logits

@@ -36,7 +36,7 @@ from kdcli.evaluate.results import Results
 from kdcli.files import sha256, write_json, write_text
 from kdcli.models.device import fastest_precision, resolve
 from kdcli.report.page import report_run
-from kdcli.run.folder import REQUEST, artefact
+from kdcli.run import REQUEST, artefact
 from kdcli.run.runner import RunOptions, run_stages
 from kdcli.student.deferral import texts_needed
 from kdcli.student.student import Student, load_student

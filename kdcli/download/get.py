@@ -253,7 +253,7 @@ def _divide_imdb(folder: Path) -> int:
 def _write_files(source: Source, path: Path, folder: Path) -> list[SourceFile]:
     """Unpack word vectors or transfer sets, or copy a file of word vectors that is not packed."""
     from kdcli.download.fetch import is_archive, unpack
-    from kdcli.student.vector_file import VectorFile
+    from kdcli.student.vectors import VectorFile
 
     if source.kind == "texts":
         files = unpack(path, folder / "texts")

@@ -23,7 +23,7 @@ from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import KdError
 from kdcli.files import write_json
 from kdcli.parts import processes, usable_cores
-from kdcli.run.folder import is_run, student_folder, teacher_of
+from kdcli.run import is_run, student_folder, teacher_of
 
 if TYPE_CHECKING:
     from kdcli.config.schema import Settings, TaskSettings

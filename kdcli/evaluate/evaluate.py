@@ -14,7 +14,7 @@ from kdcli.config.schema import Settings
 from kdcli.errors import DataError
 from kdcli.evaluate.pair import Model
 from kdcli.models.device import resolve
-from kdcli.run.folder import artefact, is_run, student_folder, teacher_of, transfer_set
+from kdcli.run import artefact, is_run, student_folder, teacher_of, transfer_set
 from kdcli.student.student import load_student
 from kdcli.tables.parquet import scan, slices
 from kdcli.tasks.answers import at_half

@@ -147,7 +147,7 @@ class LoadedModel:
 def open_student(path: Path, device: str = "auto") -> LoadedModel:
     """Load a student from its folder or a run's; ``auto`` is the CPU, which needs no PyTorch."""
     if not (path / "config.json").is_file():
-        from kdcli.run.folder import student_folder
+        from kdcli.run import student_folder
 
         path = student_folder(path)
     device = "cpu" if device == "auto" else device
@@ -165,7 +165,7 @@ def open_teacher(
 ) -> LoadedModel:
     """Load a teacher from its folder, a run's, or the Hub; one behind a server keeps its answers beside ``output``."""
     from kdcli.models.device import at_hand, resolve
-    from kdcli.run.folder import teacher_of
+    from kdcli.run import teacher_of
     from kdcli.tasks.split import task_from
     from kdcli.teacher.model import TeacherSource, load_teacher
 

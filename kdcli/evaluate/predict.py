@@ -3,24 +3,26 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.pair import DeferringStudent, Model, PairSpeed
-from kdcli.files import sha256
+from kdcli.files import sha256, write_json
 from kdcli.parts import Engine, Loaded, LocalEngine, Parts, in_turn
+from kdcli.tables import STDIN, read_lines
 from kdcli.tables.parquet import in_frames_of, stream
 from kdcli.tables.read import ROW_NUMBER, files_of, form_of
-from kdcli.tables.text_lines import STDIN, read_lines
 from kdcli.tables.write import write_table
 from kdcli.tasks import answers as answering
+from kdcli.tasks.glue import TASKS
 
 if TYPE_CHECKING:
     from kdcli.config.schema import TaskSettings
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 ROWS = 4096
 """Rows of a part: enough that batches of one length are padded little, few enough to lose little. A model that gains
 by more, because it computes shared beginnings of texts once, says so in its ``part_rows``."""
+UNFINISHED = ".kd-glue.json"
+"""The names of GLUE's files that a command has begun to write into this folder, until all are there."""
 _READING = {"layout", "text_columns", "bad_rows", "quoting", "separator"}  # settings that say how a table is read
 
 
@@ -237,3 +241,64 @@ def _count(model: Model, paths: Sequence[Path]) -> None:
 def _predict_part(model: Model, part: pl.DataFrame, probabilities: bool) -> pl.DataFrame:
     columns = [part[column].to_list() for column in model.task.columns]
     return predict_texts(model, part["index"], columns, probabilities=probabilities)
+
+
+def submission_files(settings: "TaskSettings", folder: Path) -> dict[Path, Path]:
+    """Return the files that GLUE wants for a task, each with its test table."""
+    from kdcli.tasks.split import needed_files, table_name
+
+    if settings.name not in TASKS:
+        hint = f"it has {', '.join(TASKS)}; --output writes the predictions of any task"
+        raise UsageError(f"GLUE has no task {settings.name!r}", key="task.name", hint=hint)
+    names = TASKS[settings.name].submission
+    files = {}
+    for table in needed_files(settings, "test"):
+        name = table_name(table, "test")
+        if name not in names:
+            what = f"GLUE's test tables of {settings.name} are {' and '.join(names)}"
+            raise DataError(what, file=table, hint="name them so, or write the predictions with --output")
+        files[folder / names[name]] = table
+    return files
+
+
+def begun_files(folder: Path) -> list[Path]:
+    """Return the files of GLUE that a command has begun to write here and not ended."""
+    try:
+        return [folder / str(name) for name in json.loads((folder / UNFINISHED).read_text("utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def predict_glue(
+    model: Model | Loaded[Model], settings: "TaskSettings", folder: Path, **how: Any
+) -> list[PredictResult]:
+    """Write GLUE's submission files for a task's test tables, with their index; ``how`` is for ``predict_file``."""
+    loaded = model if isinstance(model, Loaded) else Loaded(model, type(model), ())
+    files = submission_files(settings, folder)
+    task = glue_task(loaded.value.task, settings.name)
+    spelled = Loaded[Model](_RenamedLabels(loaded, task), _RenamedLabels, (loaded, task), loaded.files)
+    write_json(folder / UNFINISHED, [file.name for file in files])
+    results = [predict_file(spelled, table, file, settings, **how) for file, table in files.items()]
+    (folder / UNFINISHED).unlink()
+    return results
+
+
+def glue_task(task: Task, name: str) -> Task:
+    """Return a task with its labels as GLUE writes those of ``name``: as they are, or by their readable names."""
+    wanted = TASKS[name].labels
+    for spelling in (task.labels, task.names):
+        if set(spelling) == set(wanted) and task.is_score == (not wanted):
+            return replace(task, labels=spelling)
+    found, wants = (f"the labels {', '.join(labels)}" if labels else "scores" for labels in (task.labels, wanted))
+    what = f"the model's task {task.name} has {found}, and GLUE's {name} has {wants}"
+    raise DataError(what, hint="name a model of this task")
+
+
+@dataclass(frozen=True)
+class _RenamedLabels:
+    model: Loaded[Model]
+    task: Task
+    answers_all = True  # GLUE takes a label for each row
+
+    def logits(self, columns: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+        return self.model.value.logits(columns)

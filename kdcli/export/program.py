@@ -98,7 +98,7 @@ def predict(folder: Path, version: str) -> int:
 def predicted(student: "Student", stream: BufferedIOBase, probabilities: bool = False) -> Iterator[str]:
     """Yield the rows of ``kd predict`` for the lines of a stream as soon as they are there, as TSV."""
     from kdcli.errors import DataError, UsageError
-    from kdcli.tables.text_lines import STDIN, read_lines
+    from kdcli.tables import STDIN, read_lines
     from kdcli.tasks.answers import shown
 
     if probabilities and student.task.is_score:

@@ -18,7 +18,7 @@ from kdcli.evaluate.bench import BenchReport
 from kdcli.evaluate.results import Results
 from kdcli.files import CALIBRATION
 from kdcli.report.texts import TablePredictions, TransferSet, read_predictions, survey
-from kdcli.run.folder import REQUEST, Entry, Lock, artefact, transfer_set
+from kdcli.run import REQUEST, Entry, Lock, artefact, transfer_set
 from kdcli.run.stages import STAGES
 from kdcli.student.deferral import Calibration
 from kdcli.tasks.split import task_from

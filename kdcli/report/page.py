@@ -21,7 +21,7 @@ from kdcli.files import check_output, write_text
 from kdcli.report import plots
 from kdcli.report.collect import Curve, RunContents, collect
 from kdcli.report.texts import MOST, TablePredictions
-from kdcli.run.folder import artefact
+from kdcli.run import artefact
 from kdcli.student.explain import Explanation
 from kdcli.student.student import load_student
 

@@ -16,9 +16,8 @@ from kdcli.config.transfer import METHODS
 from kdcli.errors import DataError, UsageError, first_line
 from kdcli.files import alone, check_output, sha256, write_text
 from kdcli.parts import engine_of, is_main_process, usable_cores
-from kdcli.run.folder import LAYOUT, Entry, Lock, hashes, stale, versions
-from kdcli.run.parallel import SeedPart
-from kdcli.run.stage import Files, RunContext, Stage
+from kdcli.run import LAYOUT, Entry, Lock, hashes, stale, versions
+from kdcli.run.stage import Files, RunContext, SeedPart, Stage
 from kdcli.run.stages import STAGES, TRANSFER
 from kdcli.run.tracking import parse_trackers, tracking
 from kdcli.tasks.split import check_labelled

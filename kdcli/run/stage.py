@@ -1,8 +1,10 @@
 """A run and its stages: what every stage gets, and what every stage says of itself."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from multiprocessing import parent_process
 from operator import attrgetter
 from pathlib import Path
 from pkgutil import resolve_name
@@ -14,8 +16,8 @@ from kdcli import registry
 from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.load import flatten
 from kdcli.config.schema import Settings
-from kdcli.parts import Engine, LocalEngine, place
-from kdcli.run.folder import artefact
+from kdcli.parts import Engine, LocalEngine, place, usable_cores
+from kdcli.run import artefact
 from kdcli.tables.read import files_of
 from kdcli.tasks.split import SPLITS, Split, load_split, load_tables, split_files, task_from
 
@@ -185,6 +187,36 @@ class Stage(ABC):
     def result_type(cls) -> Any:
         """Import the dataclass that ``run`` returns."""
         return resolve_name(cls.result)
+
+
+@dataclass(frozen=True)
+class SeedPart:
+    """Runs a stage for one of several seeds; returns its result, and the seconds that it took."""
+
+    stage: Stage
+    runs: Mapping[int, RunContext]
+    at_once: int  # how many share the cores of this machine
+
+    @classmethod
+    def of(cls, stage: Stage, runs: Mapping[int, RunContext], at_once: int) -> Self:
+        """Read the tables that all seeds need, once."""
+        first = next(iter(runs.values()))
+        tables: dict[str, Any] = {split: first.read(split) for split in SPLITS if split in stage.reads}
+        bare = replace(first, device=first.parts_device, engine=LocalEngine(), reporter=QuietReporter(), tables=tables)
+        return cls(stage, {number: replace(bare, number=run.number) for number, run in runs.items()}, at_once)
+
+    def __call__(self, part: int, path: Path, *, reporter: Reporter) -> tuple[Any, float]:
+        """Run the stage so that its output is ``path``."""
+        from kdcli.models.device import resolve
+
+        if parent_process():
+            import torch
+
+            torch.set_num_threads(max(1, usable_cores() // self.at_once))
+        run, begin, (output,) = self.runs[part], time.perf_counter(), self.stage.makes
+        elsewhere = {**run.elsewhere, output: path}
+        own = replace(run, device=resolve(run.device), elsewhere=elsewhere, reporter=reporter)
+        return self.stage.run(own), time.perf_counter() - begin
 
 
 def if_local(name: str, model: Any) -> Files:

@@ -7,9 +7,8 @@ import polars as pl
 
 from kdcli.config.schema import Settings, StudentSettings
 from kdcli.files import CALIBRATION
-from kdcli.run import data_stages
+from kdcli.run import Lock, data_stages
 from kdcli.run.data_stages import READING, TABLES
-from kdcli.run.folder import Lock
 from kdcli.run.stage import Files, RunContext, Stage, if_local
 from kdcli.student.dataset import Examples, encode, encode_table, load_examples
 from kdcli.student.vectors import load_vectors

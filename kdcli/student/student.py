@@ -28,8 +28,7 @@ from kdcli.student import vocabulary
 from kdcli.student.deferral import Calibration, WordCounts, margins
 from kdcli.student.explain import Explanation, explain_texts
 from kdcli.student.loading import REMAKE, Config, Metrics, check_plugin, checked, fetch, numpy_form, read_json
-from kdcli.student.predictions import Predictions, predictions
-from kdcli.tasks.answers import at_half, probabilities
+from kdcli.tasks.answers import Predictions, at_half, predictions, probabilities
 
 if TYPE_CHECKING:
     from torch import nn

@@ -25,9 +25,17 @@ from kdcli.files import remove
 from kdcli.models.losses import balanced_weights
 from kdcli.parts import RECORD, claim_folder
 from kdcli.student import build
-from kdcli.student.checkpoint import FILE, Checkpoint, Position
 from kdcli.student.dataset import Examples
-from kdcli.student.optimize import Representation, averaged, clip_gradients, loss_of, make_optimizer
+from kdcli.student.optimize import (
+    FILE,
+    Checkpoint,
+    Position,
+    Representation,
+    averaged,
+    clip_gradients,
+    loss_of,
+    make_optimizer,
+)
 from kdcli.student.student import Student
 from kdcli.student.vectors import Vectors
 from kdcli.student.vocabulary import epoch_batches

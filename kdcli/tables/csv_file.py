@@ -15,8 +15,9 @@ from typing import Literal, TypeAlias
 
 import polars as pl
 
+from kdcli import tables
 from kdcli.errors import DataError
-from kdcli.tables import text, text_lines
+from kdcli.tables import text
 
 Quoted: TypeAlias = bool | Literal["escaped"]
 _RECORDS = 16_384
@@ -51,7 +52,7 @@ class QuotedFile(text.Delimited):
     def _first_row(self, lines: Iterable[bytes]) -> list[str]:
         rows = iter(lines)
         line = next(rows, b"")
-        text_lines.check_utf8(line, self.path, 1 + self._before)
+        tables.check_utf8(line, self.path, 1 + self._before)
         try:
             texts = map(bytes.decode, chain([line], rows))
             return next(csv.reader(texts, delimiter=self._separator, strict=True), None) or [""]
@@ -79,7 +80,7 @@ class QuotedFile(text.Delimited):
             try:
                 record = next(reader, None)
             except UnicodeDecodeError:
-                text_lines.check_utf8(b"".join(content), self.path, row)
+                tables.check_utf8(b"".join(content), self.path, row)
                 raise
             except csv.Error as error:
                 self._refuse(str(error), b"".join(content), bad, row)
@@ -152,7 +153,7 @@ def _begins_quoted(path: Path) -> bool:
     """Return whether some field of a TSV begins with a quote."""
     last = b"\n"
     with text.open_bytes(path) as stream:
-        while data := stream.read(min(text_lines.BLOCK, text.PIECE)):
+        while data := stream.read(min(tables.BLOCK, text.PIECE)):
             if b'"' in data and any(one in last + data for one in (b'\t"', b'\n"')):
                 return True
             last = data[-1:]

@@ -8,8 +8,9 @@ from typing import Any
 
 import polars as pl
 
+from kdcli import tables
 from kdcli.errors import DataError
-from kdcli.tables import SEPARATOR, text, text_lines
+from kdcli.tables import SEPARATOR, text
 from kdcli.tables.csv_file import KINDS, Quoted, open_csv
 from kdcli.tables.parquet import ParquetFile
 from kdcli.tables.text import ROW_NUMBER, BadRowsMode, Form, as_texts, form_of, shown
@@ -238,8 +239,8 @@ class Jsonl:
             if stream.peek(1).lstrip()[:1] == b"[":
                 hint = f"write one object a line: jq -c '.[]' {self.path} > NEW.jsonl"
                 raise DataError("the file is one JSON array, not one object a line", file=self.path, row=1, hint=hint)
-            while lines := stream.readlines(text_lines.BLOCK):
-                text_lines.check_utf8(b"".join(lines), self.path, row)
+            while lines := stream.readlines(tables.BLOCK):
+                tables.check_utf8(b"".join(lines), self.path, row)
                 rows, objects = [], []
                 for number, line in enumerate(lines, row):
                     try:

@@ -19,8 +19,7 @@ import numpy as np
 import polars as pl
 
 from kdcli.errors import DataError
-from kdcli.tables import SEPARATOR
-from kdcli.tables.text_lines import check_utf8, whole_lines
+from kdcli.tables import SEPARATOR, check_utf8, whole_lines
 
 Form = Literal["tsv", "csv", "jsonl", "parquet", "txt"]
 BadRowsMode = Literal["error", "skip"]

@@ -4,7 +4,7 @@ It needs NumPy alone, so that a student predicts with little else.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,43 @@ from kdcli.tables import SEPARATOR
 
 Outputs = NDArray[np.floating[Any]]
 _FARTHEST = 10.0  # the farthest that a threshold's logit lies from 0: a probability of 0.99995
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable label of a text, or of a pair, and the probability of every label."""
+
+    label: str
+    probabilities: dict[str, float]
+    deferred: bool = False  # whether the student is too unsure to answer, where that was asked for
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The labels of a text, or of a pair, in a multi-label task, perhaps none, and the probability of every label."""
+
+    labels: tuple[str, ...]
+    probabilities: dict[str, float]
+    deferred: bool = False
+
+
+@dataclass(frozen=True)
+class Score:
+    """The predicted score of a text, or of a pair, within the task's range."""
+
+    score: float
+    deferred: bool = False
+
+
+class Predictions(list[Any]):
+    """A ``Prediction``, a ``LabelSet`` or a ``Score`` for each text; NumPy reads it as an array of the answers."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Return labels or scores ``[texts]``, or zeros and ones ``[texts, labels]``, the labels sorted by name."""
+        values: list[Any] = [one.score if isinstance(one, Score) else getattr(one, "label", None) for one in self]
+        if self and isinstance(self[0], LabelSet):
+            values = [[int(label in one.labels) for label in sorted(one.probabilities)] for one in self]
+        return np.array(values, dtype)
 
 
 def probabilities(logits: Outputs, task: Task) -> NDArray[np.float64]:
@@ -83,6 +120,18 @@ def shown(logits: Outputs, task: Task, *, shares: bool = False) -> dict[str, Any
         columns = probabilities(logits, task).astype(np.float32).T
         found |= {f"probability_{label}": column for label, column in zip(task.labels, columns, strict=True)}
     return found
+
+
+def predictions(logits: NDArray[np.float32], task: Task) -> Predictions:
+    """Return the predictions of logits ``[rows, task.outputs]``."""
+    found = shown(logits, task)["prediction"]
+    if task.is_score:
+        return Predictions(map(Score, found.tolist()))
+    shares = [dict(zip(task.labels, row, strict=True)) for row in probabilities(logits, task).tolist()]
+    if task.multi_label:
+        sets = [tuple(filter(None, text.split(SEPARATOR))) for text in found]
+        return Predictions(map(LabelSet, sets, shares))
+    return Predictions(map(Prediction, found, shares))
 
 
 def label_matrix(answers: NDArray[Any], task: Task) -> NDArray[np.bool_]:

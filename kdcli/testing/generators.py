@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from kdcli.api import Part, QuietReporter, Samples
+from kdcli.testing import SEED, Kind, tiny_corpus, tiny_settings, tiny_task
 from kdcli.testing.checks import Checks, Failure, Skip, Subject, cheap_import, expect, loads, options
-from kdcli.testing.tiny import SEED, Kind, tiny_corpus, tiny_settings, tiny_task
 from kdcli.transfer.sampling import cleaned, fault_of
 
 DRAWS = 48  # draws of a part

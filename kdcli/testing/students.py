@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from kdcli.api import Batch, Task
+from kdcli.testing import Kind, fast_imports_torch, tiny_task
 from kdcli.testing.checks import Checks, Failure, Skip, Subject, cheap_import, expect, expect_close, loads, options
-from kdcli.testing.tiny import Kind, fast_imports_torch, tiny_task
 
 WORDS, DIMENSION = 50, 8  # of the vocabulary, the padding included; and the size of a word vector
 SIZES = ((1, 13), (7, 40), (32, 2))  # rows of a batch, and words of its longest text

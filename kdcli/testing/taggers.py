@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from kdcli.testing import tiny_corpus
 from kdcli.testing.checks import Checks, Subject, cheap_import, expect, loads
-from kdcli.testing.tiny import tiny_corpus
 
 TEXTS: list[list[str]] = [
     *(text.split() for text in tiny_corpus().train),

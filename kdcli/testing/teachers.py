@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from kdcli.api import QuietReporter
 from kdcli.errors import KdError
+from kdcli.testing import tiny_corpus, tiny_task, tiny_teacher
 from kdcli.testing.checks import Checks, Skip, Subject, cheap_import, expect, expect_close, in_one_line, loads, options
-from kdcli.testing.tiny import tiny_corpus, tiny_task, tiny_teacher
 
 ODD_TEXTS = (
     *("", " ", "[MASK]", "a [MASK] film", "na\u00efve \u96fb\u5f71 \U0001f642", "x" * 1000),

@@ -17,7 +17,7 @@ from e2e.conftest import THINGS, succeeded
 from made_teacher import make_teacher
 from typer.main import get_command
 
-import kdcli.serve.app as service
+from kdcli import serve as service
 from kdcli.cli import app
 from kdcli.student.deferral import Calibration, Familiar
 

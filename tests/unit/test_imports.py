@@ -6,7 +6,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
-    ("errors", "reporter"),
+    ("errors",),
     ("files", "api"),
     ("config", "registry", "tables", "tasks"),
     ("parts", "models"),

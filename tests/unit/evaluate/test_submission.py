@@ -11,9 +11,8 @@ from raising import raising
 from kdcli.api import QuietReporter, Task
 from kdcli.config.load import load_profile
 from kdcli.errors import DataError
-from kdcli.evaluate.predict import predict_lines
-from kdcli.evaluate.submission import glue_task, predict_glue, submission_files
-from kdcli.tables.text_lines import read_lines
+from kdcli.evaluate.predict import glue_task, predict_glue, predict_lines, submission_files
+from kdcli.tables import read_lines
 from kdcli.tasks import glue
 from kdcli.tasks.split import task_from
 

@@ -13,8 +13,7 @@ from kdcli.config.load import Profile
 from kdcli.config.schema import Settings
 from kdcli.errors import DataError, KdError, MissingError, UsageError
 from kdcli.files import alone, sha256
-from kdcli.run import runner
-from kdcli.run.folder import LAYOUT, Entry, Lock, artefact, stale
+from kdcli.run import LAYOUT, Entry, Lock, artefact, runner, stale
 from kdcli.run.runner import ALONE, RunOptions, check, plan, results, run_stages, run_steps, select, would_run
 from kdcli.run.stage import RunContext, Stage
 from kdcli.run.stages import STAGES

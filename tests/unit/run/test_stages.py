@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from kdcli.config.schema import Settings
 from kdcli.errors import DataError, MissingError, ProfileError
-from kdcli.run.folder import Lock, own_teacher, profile_of, student_folder, teacher_of
+from kdcli.run import Lock, own_teacher, profile_of, student_folder, teacher_of
 from kdcli.run.runner import check, plan
 from kdcli.run.stage import RunContext
 from kdcli.run.stages import STAGES, TRANSFER

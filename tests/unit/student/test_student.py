@@ -18,8 +18,8 @@ from kdcli.api import Task
 from kdcli.errors import DataError
 from kdcli.models.inference import Cores, read_weights
 from kdcli.student import vocabulary
-from kdcli.student.predictions import Prediction, Score, predictions
 from kdcli.student.student import load_student
+from kdcli.tasks.answers import Prediction, Score, predictions
 
 each_kind = pytest.mark.parametrize("task", KINDS, ids=lambda task: f"{task.kind}-{task.outputs}")
 each_form = pytest.mark.parametrize("torch", [False, True], ids=["numpy", "torch"])

@@ -8,7 +8,7 @@ from raising import raising
 
 from kdcli.api import QuietReporter
 from kdcli.errors import DataError
-from kdcli.student import vector_file
+from kdcli.student import vectors
 from kdcli.student.vectors import read_vectors, words_with_vectors
 
 VECTORS = {
@@ -118,7 +118,7 @@ def test_a_vector_may_lie_across_two_blocks(write, monkeypatch):
     table = [(f"word{i}", rng.normal(size=7).astype(np.float32).tolist()) for i in range(50)]
     expected = np.array([values for _, values in table], np.float32)
     for size in (1, 13, 100):
-        monkeypatch.setattr(vector_file, "_BLOCK", size)
+        monkeypatch.setattr(vectors, "_BLOCK", size)
         for content in (text(table), text(table, header=True), binary(table), binary(table, end=b"\n")):
             np.testing.assert_array_equal(read_vectors(write(content), [word for word, _ in table]).matrix, expected)
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from raising import raising
 
+from kdcli import tables
 from kdcli.api import QuietReporter, Task
 from kdcli.errors import DataError
-from kdcli.tables import csv_file, text_lines
+from kdcli.tables import csv_file
 from kdcli.tables.csv_file import has_csv_quoting
 from kdcli.tables.parquet import row_count, scan, slices
 from kdcli.tables.read import ROW_NUMBER, as_texts, read_table
@@ -25,7 +26,7 @@ slow_files = settings(suppress_health_check=[HealthCheck.function_scoped_fixture
     style=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
 )
 def test_a_csv_that_python_writes_is_read_as_python_means_it(rows, put, monkeypatch, table, block, style):
-    monkeypatch.setattr(text_lines, "BLOCK", block)
+    monkeypatch.setattr(tables, "BLOCK", block)
     monkeypatch.setattr(csv_file, "_RECORDS", 2)
     written = io.StringIO(newline="")
     csv.writer(written, quoting=style).writerows([("s", "l"), *table])
@@ -34,7 +35,7 @@ def test_a_csv_that_python_writes_is_read_as_python_means_it(rows, put, monkeypa
 
 @pytest.mark.parametrize("line", ["text {},1", 'text {},"1"', '{{"s": "text {}"}}'])
 def test_rows_keep_their_numbers_over_the_blocks_of_a_file(put, monkeypatch, line):
-    monkeypatch.setattr(text_lines, "BLOCK", 64)
+    monkeypatch.setattr(tables, "BLOCK", 64)
     monkeypatch.setattr(csv_file, "_RECORDS", 5)
     header, name = ([], "a.jsonl") if line.startswith("{") else (["s,l"], "a.csv")
     numbers = range(1 + len(header), 200)
@@ -79,7 +80,7 @@ def test_a_bad_row_with_a_backslash_changes_no_other_row(put):
 
 @pytest.mark.parametrize("block", [1, 2, 7, 1 << 20])
 def test_quotes_escaped_by_a_backslash_are_an_error_until_that_is_said(put, monkeypatch, block):
-    monkeypatch.setattr(text_lines, "BLOCK", block)
+    monkeypatch.setattr(tables, "BLOCK", block)
     content = 's,l\n"she said \\"no\\", \\"never\\"",1\n"a\n\\"b\\"",0\nplain,1\n"C:\\\\",0\n'
     with raising(DataError, "escaped", row=2):
         read_table(put("a.csv", content)).frame()
@@ -90,7 +91,7 @@ def test_quotes_escaped_by_a_backslash_are_an_error_until_that_is_said(put, monk
 
 @pytest.mark.parametrize("block", [1, 2, 7, 1 << 20])
 def test_a_tsv_with_the_quoting_of_csv_is_recognised(put, monkeypatch, block):
-    monkeypatch.setattr(text_lines, "BLOCK", block)
+    monkeypatch.setattr(tables, "BLOCK", block)
     quoted = put("a.tsv", 's\tl\n"he said ""no"""\t1\n"a\ttab and a\nline"\t0\nplain\t1\n')
     assert has_csv_quoting(quoted)
     frame = read_table(quoted, quoted=True).frame()

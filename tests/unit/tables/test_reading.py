@@ -3,10 +3,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from raising import raising
 
+from kdcli import tables
 from kdcli.api import QuietReporter
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError
-from kdcli.tables import text_lines
 from kdcli.tables.read import ROW_NUMBER, files_of, read_table
 from kdcli.tables.write import write_table
 from kdcli.tasks.split import load_split, split_files, task_from
@@ -64,7 +64,7 @@ def test_bad_rows_are_counted_in_each_reading_and_rows_come_before_the_whole_fil
     for _ in range(2):
         assert len(reader.frame()) == 0
         assert reader.bad.count == 1
-    monkeypatch.setattr(text_lines, "BLOCK", 1 << 10)
+    monkeypatch.setattr(tables, "BLOCK", 1 << 10)
     path = put("a.tsv", "s\tl\n" + "text\t1\n" * 10_000 + "ragged\n")
     batches = read_table(path).batches()
     assert 0 < len(next(batches)) < 1000
@@ -97,7 +97,7 @@ def test_a_parquet_text_that_is_not_utf8_is_refused(tmp_path, rows):
     block=st.integers(1, 9),
 )
 def test_any_tsv_is_split_as_defined_wherever_its_blocks_end(put, monkeypatch, content, block):
-    monkeypatch.setattr(text_lines, "BLOCK", block)
+    monkeypatch.setattr(tables, "BLOCK", block)
     expected = plain_rows(content)
     width = len(expected[0])
     reader = read_table(put("a.tsv", content), header=False, bad_rows="skip")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from kdcli import tables
 from kdcli.api import QuietReporter
 from kdcli.cli.ui import plain
 from kdcli.config.schema import TaskSettings
-from kdcli.tables import text_lines
 from kdcli.tasks.check import check_data
 from kdcli.tasks.split import task_from
 
@@ -169,7 +169,7 @@ def test_unknown_labels_and_layouts_come_with_lines_for_the_profile_and_flags(tm
 
 
 def test_what_was_read_before_bytes_that_are_not_utf8_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_lines, "BLOCK", 64)
+    monkeypatch.setattr(tables, "BLOCK", 64)
     put_tsv(tmp_path, train=[*(f"text {number}\t{number % 2}" for number in range(20))], dev=GOOD)
     with (tmp_path / "train.tsv").open("ab") as file:
         file.write(b"caf\xe9\t1\n")

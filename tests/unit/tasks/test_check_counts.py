@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
+from kdcli import tables
 from kdcli.api import QuietReporter
 from kdcli.config.schema import TaskSettings
-from kdcli.tables import text_lines
 from kdcli.tables.write import write_table
 from kdcli.tasks.check import check_data
 from kdcli.tasks.split import task_from
@@ -49,7 +49,7 @@ def normal(text):
 @given(rows, rows)
 def test_every_statistic_is_that_of_plain_python(tmp_path_factory, monkeypatch, form, block, train, dev):
     if block:
-        monkeypatch.setattr(text_lines, "BLOCK", block)
+        monkeypatch.setattr(tables, "BLOCK", block)
     assume(form != "jsonl" or (train and dev))  # it would be an empty file
     folder = tmp_path_factory.mktemp("data")
     put(folder, form, train=train, dev=dev)

@@ -190,7 +190,7 @@ def test_a_stream_gives_what_a_whole_table_gives(split, tmp_path, settings_of, n
 
 
 def test_rows_are_counted_over_the_blocks_of_a_file(tmp_path, settings_of, notes, monkeypatch):
-    monkeypatch.setattr("kdcli.tables.text_lines.BLOCK", 1 << 20)
+    monkeypatch.setattr("kdcli.tables.BLOCK", 1 << 20)
     (tmp_path / "many.tsv").write_text("sentence\n" + "a text of some length\n" * 100_000)
     settings = settings_of("SST-2")
     batches = list(stream_table(tmp_path / "many.tsv", settings, task_from(settings), notes))

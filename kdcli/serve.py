@@ -28,8 +28,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kdcli import __version__
 from kdcli.errors import DataError, KdError
 from kdcli.student.explain import Explanation
-from kdcli.student.predictions import LabelSet, Prediction, Score
 from kdcli.student.student import Student
+from kdcli.tasks.answers import LabelSet, Prediction, Score
 
 PATHS = ("/predict", "/explain", "/health", "/metrics")  # the paths that are counted by name
 _STOP = 8  # seconds for requests in work when it stops: less than the ten of `docker stop`

@@ -12,7 +12,7 @@ from made_student import KINDS, PAIR, TEXTS, columns, make_student
 from kdcli.api import Task
 from kdcli.cli.ui import plain
 from kdcli.errors import DataError
-from kdcli.serve.app import Limits, Together, create_app
+from kdcli.serve import Limits, Together, create_app
 from kdcli.student.deferral import Calibration, Familiar
 from kdcli.student.student import load_student
 

@@ -1,1 +1,0 @@
-"""A student as an HTTP service."""
