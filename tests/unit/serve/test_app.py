@@ -85,9 +85,8 @@ def test_what_is_no_request_is_refused_and_not_repeated(client, content, kind):
 
 def test_other_bodies(client, tmp_path):
     json_type = {"Content-Type": "application/json"}
-    assert (
-        client.post("/predict", content='{"texts": [', headers=json_type).json()["detail"][0]["type"] == "json_invalid"
-    )
+    answer = client.post("/predict", content='{"texts": [', headers=json_type)
+    assert answer.json()["detail"][0]["type"] == "json_invalid"
     assert client.post("/predict", content=b"\xff\xfe", headers=json_type).status_code in (400, 422)
     assert client.post("/predict", content='{"texts": ["good"]}').status_code == 415
     assert client.post("/explain", json={"texts": ["good"] * 3}).status_code == 422
