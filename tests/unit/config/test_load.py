@@ -215,8 +215,9 @@ def test_unknown_plugins_are_found_where_they_are_used():
     assert (profile.settings.student.model, profile.settings.students) == ("two", {"two": {"width": 3}})
     assert list(errors_of(None, sets=sets, environ={}, uses={"taggers"})) == ["transfer.lite.tagger"]
     assert len(errors_of(None, sets=sets, environ={})) == 3
-    with raising(PluginError, hint="did you mean bilstm?"):
-        load_profile(None, sets=["student.model=bilsmt"], environ={})
+    for wrong, right in (("student.model=bilsmt", "bilstm"), ("transfer.lite.tagger=patern", "pattern")):
+        with raising(PluginError, hint=f"did you mean {right}?"):
+            load_profile(None, sets=[wrong], environ={})
     assert "students.bilstmm" in errors_of(None, sets=["students.bilstmm.hidden=3"], environ={})
 
 

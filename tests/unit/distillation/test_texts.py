@@ -16,7 +16,6 @@ from kdcli.distillation.choose import by_entropy, in_rounds, read_others
 from kdcli.distillation.plan import Limits, Speeds, make_plan
 from kdcli.distillation.texts import Columns, find_columns, find_files, first_texts, held_out, take_texts
 from kdcli.errors import DataError, MissingError, ProfileError, UsageError
-from kdcli.tables.write import write_table
 
 TASK = Task("films", "single", ("negative", "positive"))
 TEXTS = [f"a film of number {number}" for number in range(200)]
@@ -30,7 +29,7 @@ TABLE = {
 
 
 def write(path, columns):
-    write_table(path, pl.DataFrame(columns))
+    pl.DataFrame(columns).write_csv(path)
     return path
 
 
@@ -101,9 +100,9 @@ def test_copies_never_stand_on_two_sides_and_everything_is_counted(tmp_path):
 
 
 def test_the_texts_that_are_taken_do_not_depend_on_their_order_and_files(tmp_path):
-    counts, sides = take(tmp_path, [write(tmp_path / "a.parquet", {"text": TEXTS})], limit=40)
+    counts, sides = take(tmp_path, [write(tmp_path / "a.csv", {"text": TEXTS})], limit=40)
     assert (counts.beyond, counts.dev + counts.train) == (160, 40)
-    parts = [write(tmp_path / "b.parquet", {"text": TEXTS[:70:-1]}), write(tmp_path / "c.csv", {"text": TEXTS[:71]})]
+    parts = [write(tmp_path / "b.csv", {"text": TEXTS[:70:-1]}), write(tmp_path / "c.csv", {"text": TEXTS[:71]})]
     assert take(tmp_path, parts, limit=40)[1]["train"].equals(sides["train"])
     smaller = take(tmp_path, parts, limit=20)[1]
     assert set(smaller["train"]["sentence"]) < {text for side in sides.values() for text in side["sentence"]}

@@ -212,10 +212,12 @@ def test_a_graph_of_another_model_is_refused_and_nothing_is_left(tmp_path, stude
 
         monkeypatch.setattr(kd_bilstm, "to_onnx", wrong)
 
-    for by, said in ((np.nan, "nan"), (1e-4, "0.0001")):
-        differ(by)
-        with raising(KdError, exit_code=1, what=f"differs from PyTorch by {said}"):
-            export_onnx(student=student, output=tmp_path / "onnx")
+    differ(np.nan)
+    with raising(KdError, what="differs from PyTorch by nan"):
+        export_onnx(student=student, output=tmp_path / "onnx", int8=False)
+    differ(1e-4)
+    with raising(KdError, exit_code=1, what="differs from PyTorch by 0.0001"):
+        export_onnx(student=student, output=tmp_path / "onnx")
     assert names(tmp_path) == {"student"}
     assert export_onnx(student=student, output=tmp_path / "onnx", check=False).comparisons == []
     before = (tmp_path / "onnx" / MODEL).read_bytes()

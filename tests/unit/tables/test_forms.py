@@ -202,8 +202,8 @@ def test_an_empty_or_missing_file_is_refused(tmp_path, put, form):
 
 def test_a_header_alone_is_a_table_without_rows(put):
     for name, content in (("a.tsv", "s\tl\n"), ("a.csv", "s,l\n"), ("b.csv", '"s","l"\r\n')):
-        expected = pl.DataFrame(schema={"s": pl.String, "l": pl.String, ROW_NUMBER: pl.Int64})
-        assert read_table(put(name, content)).frame().equals(expected)
+        frame = read_table(put(name, content)).frame()
+        assert (len(frame), frame.schema) == (0, {"s": pl.String, "l": pl.String, ROW_NUMBER: pl.Int64})
 
 
 @pytest.mark.parametrize("name", ["a", "a.gz", "a.xlsx", "tsv", "a.parquet.gz"])
