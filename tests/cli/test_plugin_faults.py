@@ -1,25 +1,10 @@
-from inspect import getsource
 from pathlib import Path
 
-import fake_plugin
 import pytest
 from cli.conftest import GONE, PROFILE
 from made_student import SINGLE, make_student
 
 from kdcli.errors import KdError
-
-
-@pytest.mark.parametrize(
-    ("place", "code", "says"),
-    [
-        ("        texts = [self._text(", "        exit(3)\n", "failed in sample: SystemExit: 3 (file {file}, row "),
-        ("    def _text(", "    def bits(self, texts):\n        return texts.bits\n\n", "failed in bits: AttributeErr"),
-    ],
-)
-def test_a_generator_that_fails_or_leaves_is_an_error(kd, place, code, says):
-    Path("bad.py").write_text(getsource(fake_plugin).replace(place, code + place))
-    says = says.format(file=Path("bad.py").resolve())
-    kd.says(5, says, "transfer", "heavy", "--code", "bad.py", "--generator", "bad", "--num-samples", 5, "-q")
 
 
 @pytest.mark.parametrize(

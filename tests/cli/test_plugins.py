@@ -60,12 +60,10 @@ def test_show_describes_a_plugin_and_its_options(kd, make_plugin):
 
 def test_new_names_the_files_and_the_next_commands_here_or_elsewhere(kd, tmp_path):
     out = kd.ok("plugins", "new", "generator", "own")
-    assert "the generator own in kd-own" in out and "kd_own/__init__.py" in out
     assert "pip install -e kd-own\n  kd plugins check own\n  python -m pytest kd-own\n" in out
     assert (tmp_path / "kd-own" / "pyproject.toml").exists()
     result = kd.ok("plugins", "new", "tagger", "own", "--output", "a place/own", "--json")
-    assert (result["kind"], result["name"], result["distribution"]) == ("tagger", "own", "kd-own")
-    assert (result["package"], result["folder"]) == ("kd_own", "a place/own")
+    assert (result["kind"], result["name"], result["folder"]) == ("tagger", "own", "a place/own")
     assert all((tmp_path / result["folder"] / file).is_file() for file in result["files"])
     assert result["next"][0] == "pip install -e 'a place/own'"
     result = kd.ok("plugins", "new", "teacher", "mine", "--json")
@@ -108,7 +106,8 @@ def test_a_broken_plugin_is_exit_code_5(kd, make_plugin):
     (plugin,) = kd.failed(5, "plugins", "check", "own")["plugins"]
     failed = [outcome for outcome in plugin["checks"] if outcome["result"] == "failed"]
     assert not plugin["passed"] and [outcome["check"] for outcome in failed] == ["loads"]
-    assert "api_version 3" in failed[0]["detail"] and "docs/plugins.md" in failed[0]["detail"]
+    said = ("api_version 3", "docs/plugins.md", "pip install -U kd-own")
+    assert [part for part in said if part not in failed[0]["detail"]] == []
     assert kd("plugins", "check", "own")[1].splitlines()[-1] == "1 failed, 4 skipped"
 
 

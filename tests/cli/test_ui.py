@@ -60,11 +60,8 @@ def piped(*arguments, code=WORKING, **environ):
 
 def test_terminal_gets_a_live_panel():
     seen = in_terminal(pace=0.03)
-    assert "kd student" in seen and "╭─" in seen
-    assert "━" in seen and "\x1b[" in seen
-    for part in ("/2,000 rows (", "rows/s", "loss 0.3125", "best 0.912", "ETA"):
-        assert part in seen, part
-    assert "half way" in seen and "a library prints" in seen
+    expected = ["kd student", "╭─", "━", "\x1b[", "/2,000 rows (", "rows/s", "loss 0.3125", "best 0.912", "ETA"]
+    assert [part for part in (*expected, "half way", "a library prints") if part not in seen] == []
     last = seen.rpartition("\x1b[?25h")[2]  # after the cursor is back
     assert "student: 2,000 rows in 1." in last and "accuracy" in last
 
@@ -148,8 +145,8 @@ def test_panel_at_80_columns_keeps_figures_whole_and_leaves_room_for_ctrl_c(cloc
         console.print(report._panel())
         lines = console.file.getvalue().replace("\x00", "").splitlines()
     assert max(map(len, lines)) <= 77
-    for whole in ("fine-tune the teacher [/b]", "15/200,000 updates (0 %)", "learning rate 0.001234", "ETA 22:13:14"):
-        assert any(whole in line for line in lines), whole
+    expected = ["fine-tune the teacher [/b]", "15/200,000 updates (0 %)", "learning rate 0.001234", "ETA 22:13:14"]
+    assert [whole for whole in expected if not any(whole in line for line in lines)] == []
 
 
 def reporter(clock=None, **more):
@@ -183,9 +180,9 @@ def test_plain_lines_of_work_every_few_seconds_and_none_where_it_is_inside_other
     with pytest.raises(ValueError, match="no"), report.progress("student", 10) as progress:
         progress.advance(1)
         raise ValueError("no")
-    assert said == []
     with report.progress("nothing to do", 10):
         pass
+    report.metrics("student", 1, loss=0.5)
     assert said == []
     said, report = reporter(clock, quiet=True)
     with report.progress("student", 10) as progress:
@@ -197,9 +194,6 @@ def test_plain_lines_of_work_every_few_seconds_and_none_where_it_is_inside_other
     said, report = reporter(verbose=True)
     report.metrics("student", 1, loss=0.5, accuracy=0.75)
     assert said == ["student 1: loss 0.5, accuracy 0.75"]
-    said, report = reporter()
-    report.metrics("student", 1, loss=0.5)
-    assert said == []
 
 
 @pytest.mark.parametrize(
@@ -230,12 +224,10 @@ def test_any_result_is_json_or_laid_out_and_text_like_markup_is_shown_as_it_is(c
     assert lines[:3] == ["dev accuracy 0.91", "dev f1 1e-09", "done yes"]
     assert ["rows", "path", "best", "metrics"] in [line.split() for line in lines]
     assert "40,000 b {}" in lines and lines[-1] == "[bold]"
-    ui.configure(ui.Output())
     rows = [{"label": "x[/b]", "[/i]": 3}]
     ui.show({"[bold]": "[/b]", "rows": rows}, lambda result: ui.panel("title [/b]", ui.describe(result)))
     shown = capsys.readouterr().out
-    for text in ("title [/b]", "[bold]", "x[/b]", "[/i]"):
-        assert text in shown
+    assert [text for text in ("title [/b]", "[bold]", "x[/b]", "[/i]") if text not in shown] == []
     ui.info("[/b]")
     ui.warn("[/b]")
     assert capsys.readouterr().err == "[/b]\nwarning: [/b]\n"

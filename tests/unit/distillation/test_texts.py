@@ -100,13 +100,9 @@ def test_copies_never_stand_on_two_sides_and_everything_is_counted(tmp_path):
 
 
 def test_the_texts_that_are_taken_do_not_depend_on_their_order_and_files(tmp_path):
-    first, _ = [write(tmp_path / "a.csv", {"text": TEXTS, "n": [1] * 200})], None
-    counts, sides = take(tmp_path, first, limit=40)
+    counts, sides = take(tmp_path, [write(tmp_path / "a.csv", {"text": TEXTS})], limit=40)
     assert (counts.beyond, counts.dev + counts.train) == (160, 40)
-    parts = [
-        write(tmp_path / "b.csv", {"text": TEXTS[:70:-1], "n": [1] * len(TEXTS[:70:-1])}),
-        write(tmp_path / "c.csv", {"text": TEXTS[:71], "n": [1] * 71}),
-    ]
+    parts = [write(tmp_path / "b.csv", {"text": TEXTS[:70:-1]}), write(tmp_path / "c.csv", {"text": TEXTS[:71]})]
     assert take(tmp_path, parts, limit=40)[1]["train"].equals(sides["train"])
     smaller = take(tmp_path, parts, limit=20)[1]
     assert set(smaller["train"]["sentence"]) < {text for side in sides.values() for text in side["sentence"]}
@@ -117,18 +113,14 @@ def test_each_side_has_its_share_of_every_label_and_rows_without_one_are_left_ou
     table = write(tmp_path / "a.csv", {"text": TEXTS, "label": labels})
     counts, sides = take(tmp_path, [table], label="label")
     assert counts.labelled
-    assert {name: side["label"].value_counts().sort("label")["count"].to_list() for name, side in sides.items()} == {
-        "dev": [2, 18],
-        "train": [18, 162],
-    }
+    found = {name: side["label"].value_counts().sort("label")["count"].to_list() for name, side in sides.items()}
+    assert found == {"dev": [2, 18], "train": [18, 162]}
     gold = dict(zip(TEXTS, labels, strict=True))
     assert all(gold[text] == label for side in sides.values() for text, label in side.iter_rows())
-    few = ["negative", "positive"] * 95 + [""] * 10
-    counts, _ = take(tmp_path, [write(tmp_path / "a.csv", {"text": TEXTS, "label": few})], label="label")
-    assert counts.labelled and counts.train + counts.dev == 190
-    most = ["negative"] * 20 + [""] * 180
-    counts, sides = take(tmp_path, [write(tmp_path / "b.csv", {"text": TEXTS, "label": most})], label="label")
-    assert not counts.labelled and counts.train + counts.dev == 200 and sides["dev"].columns == ["sentence"]
+    for some, taken in ((["negative", "positive"] * 95 + [""] * 10, 190), (["negative"] * 20 + [""] * 180, 200)):
+        counts, sides = take(tmp_path, [write(table, {"text": TEXTS, "label": some})], label="label")
+        assert (counts.labelled, counts.train + counts.dev) == (taken == 190, taken)
+    assert sides["dev"].columns == ["sentence"]
 
 
 def test_texts_that_cannot_be_taken_and_empty_ones(tmp_path):
@@ -194,9 +186,8 @@ def test_more_time_buys_more_texts_then_fabricated_ones_then_epochs_and_plans_wi
     alone = make_plan(1_000, 3, SPEEDS, Limits(n_iter=0), SETTINGS)
     wanted = make_plan(1_000, 0, SPEEDS, Limits(60, n_iter=2), SETTINGS)
     assert (alone.n_iter, alone.updates, wanted.n_iter) == (0, SETTINGS.student.epochs * 4, 2)
-    assert sum(alone.seconds.values()) == pytest.approx(
-        3 + 20 + 1_000 * 0.01 + alone.words * 0.001 + alone.updates * BATCH * 0.001
-    )
+    seconds = 3 + 20 + 1_000 * 0.01 + alone.words * 0.001 + alone.updates * BATCH * 0.001
+    assert sum(alone.seconds.values()) == pytest.approx(seconds)
     small = make_plan(1_000, 0, SPEEDS, Limits(), SETTINGS)
     assert (small.texts, small.n_iter, small.epochs) == (1_000, 20, SETTINGS.student.epochs)
     assert small.updates == 4 * -(-900 * 21 // BATCH)

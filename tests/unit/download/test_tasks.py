@@ -100,13 +100,7 @@ def test_what_is_known_is_well_formed():
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        ("sst-2", "did you mean sst2?"),
-        ("glove.6B", "did you mean glove.6B.50d?"),
-        ("distilation-data", "did you mean distillation-data?"),
-        ("xyz", "`kd data list` names what there is"),
-    ],
+    ("name", "hint"), [("sst-2", "did you mean sst2?"), ("xyz", "`kd data list` names what there is")]
 )
 def test_an_unknown_name(name, hint):
     with raising(UsageError, f"nothing is named {name}", hint=hint):

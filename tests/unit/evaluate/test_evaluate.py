@@ -47,14 +47,13 @@ def test_models_on_the_rows_of_a_table(monkeypatch):
     student = Fixed(SINGLE, {"a": 0, "b b": 1, "c": 1, "d": 1, "e": 0})
     teacher = Fixed(SINGLE, {"a": 0, "b b": 1, "c": 0, "d": 0, "e": 0})
     found = evaluate_table({"student": student, "teacher": teacher, "against": student}, table, SINGLE)
-    assert student.sizes == [2, 2, 1, 2, 2, 1]
-    assert found.rows == 5
-    assert found.models["student"].confusion == [[1, 1], [1, 2]]
-    assert found.models["teacher"].confusion == [[2, 0], [2, 1]]
-    assert found.models["student"].agreement == pytest.approx(3 / 5) and found.models["teacher"].agreement is None
+    assert (found.rows, student.sizes) == (5, [2, 2, 1, 2, 2, 1])
+    ours, theirs = found.models["student"], found.models["teacher"]
+    assert (ours.confusion, theirs.confusion) == ([[1, 1], [1, 2]], [[2, 0], [2, 1]])
+    assert (ours.agreement, theirs.agreement) == (pytest.approx(3 / 5), None)
     assert [(one.first, one.second) for one in found.comparisons] == [("student", "teacher"), ("student", "against")]
     assert (found.comparisons[0].only_first_right, found.comparisons[0].only_second_right) == (1, 1)
-    assert {(one.shortest, one.longest, one.rows) for one in found.models["student"].lengths} == {(1, 1, 4), (2, 2, 1)}
+    assert {(one.shortest, one.longest, one.rows) for one in ours.lengths} == {(1, 1, 4), (2, 2, 1)}
 
 
 def test_matched_and_mismatched_apart(tmp_path):

@@ -12,6 +12,7 @@ from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, UsageError
 from kdcli.evaluate.predict import predict_file, predict_table, predict_texts, prediction_schema, write_predictions
 from kdcli.tables.read import ROW_NUMBER, read_table
+from kdcli.tables.write import write_table
 
 SCORE = Task("stsb", "pair", (), score_range=(0.0, 5.0), metric="pearson")
 CLASSES = Task("nli", "pair", ("entailment", "neutral", "contradiction"))
@@ -69,19 +70,14 @@ def test_more_rows_than_go_at_once(many):
     assert found["index"].to_list() == [str(100 + row) for row in range(10)]
 
 
-FORMS = [
-    ("tsv", "index\tsentence1\tsentence2\n5\ta b\tx\n6\ta\t\n"),
-    ("csv", 'index,sentence1,sentence2\n5,"a b",x\n6,a,\n'),
-    ("jsonl", '{"index": 5, "sentence1": "a b", "sentence2": "x"}\n{"index": 6, "sentence1": "a", "sentence2": ""}\n'),
-    ("txt", "a b\tx\na\t\n"),
-]
-
-
-@pytest.mark.parametrize(("form", "content"), FORMS, ids=[form for form, _ in FORMS])
+@pytest.mark.parametrize("form", ["tsv", "csv", "jsonl", "txt"])
 @pytest.mark.parametrize("to", ["tsv", "csv", "jsonl", "parquet", "tsv.gz"])
-def test_every_form_to_every_form(tmp_path, form, content, to):
+def test_every_form_to_every_form(tmp_path, form, to):
     source, output = tmp_path / f"in.{form}", tmp_path / f"out.{to}"
-    source.write_text(content, "utf-8")
+    if form == "txt":
+        source.write_text("a b\tx\na\t\n")
+    else:
+        write_table(source, pl.DataFrame({"index": [5, 6], "sentence1": ["a b", "a"], "sentence2": ["x", ""]}))
     expected = predict(Lengths(CLASSES), source, probabilities=True).to_dict(as_series=False)
     assert expected["index"] == (["0", "1"] if form == "txt" else ["5", "6"])
     written = predict_file(Lengths(CLASSES), source, output, origin=ORIGIN, probabilities=True)
@@ -199,8 +195,7 @@ def test_the_label_of_the_highest_logit_its_probability_and_a_row_without_words(
     model = Fixed(THREE, [[0, 1, 0.5]] * 3)
     index = pl.Series(["0", "1", "2"])
     found = predict_texts(model, index, [["a", " ", ""], ["b", "c", "\t"]], probabilities=True)
-    assert found["prediction"].to_list() == ["neutral", "neutral", None]
-    assert found["index"].to_list() == ["0", "1", "2"]
+    assert found.select("index", "prediction").rows() == [("0", "neutral"), ("1", "neutral"), ("2", None)]
     assert found["probability_neutral"].null_count() == 1
     model.answers_all = True
     assert predict_texts(model, index, [["a", " ", ""], ["b", "c", "\t"]])["prediction"].null_count() == 0

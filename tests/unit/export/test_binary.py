@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 from made_student import KINDS, PAIR, SINGLE, TEXTS, columns, make_student
+from made_teacher import rewrite
 from polars.testing import assert_frame_equal
 
 from kdcli.api import Task
@@ -82,8 +83,7 @@ def test_a_student_that_needs_torch_and_a_file_that_exists(tmp_path):
     folder = make_student(tmp_path / "student")
     with pytest.raises(DataError, match="exists"):
         export_binary(student=folder, output=tmp_path / "plain.py")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "plugin": "plain"}))
+    rewrite(folder, plugin="plain")
     load_student(folder, code=tmp_path / "plain.py")
     with pytest.raises(PluginError, match="PyTorch alone"):
         export_binary(student=folder, output=tmp_path / "predict")

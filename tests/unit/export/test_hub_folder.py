@@ -4,6 +4,7 @@ import shutil
 import pytest
 from huggingface_hub import ModelCard
 from made_student import PAIR, SCORE, SINGLE, TEXTS, make_student
+from made_teacher import rewrite
 from raising import raising
 
 import kdcli
@@ -78,9 +79,8 @@ def test_the_card_is_what_the_hub_reads(tmp_path):
 
 def test_a_baseline_has_no_teacher(tmp_path):
     student = make_student(tmp_path / "baseline")
-    config = json.loads((student / "config.json").read_text())
-    config["training"] |= {"kd_weight": 0.0, "ce_weight": 1.0}
-    (student / "config.json").write_text(json.dumps(config))
+    training = kdcli.load_student(student).config["training"]
+    rewrite(student, training={**training, "kd_weight": 0.0, "ce_weight": 1.0})
     export_hub_folder(student=student, output=tmp_path / "hub", origin=Origin(teacher="big", transfer="lite"))
     text = (tmp_path / "hub" / "README.md").read_text("utf-8")
     assert "| teacher |" not in text and "| transfer set |" not in text
@@ -99,12 +99,10 @@ def test_another_task_another_card(tmp_path):
     assert card.data.metrics == ["pearsonr", "spearmanr"]
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.json"])
-def test_a_student_that_is_not_whole(tmp_path, name):
+@pytest.mark.parametrize(("name", "key"), [("config.json", "training"), ("metrics.json", "dev")])
+def test_a_student_that_is_not_whole(tmp_path, name, key):
     student = make_student(tmp_path / "student", SINGLE)
-    content = json.loads((student / name).read_text())
-    content.pop("training", None), content.pop("dev", None)
-    (student / name).write_text(json.dumps(content))
+    rewrite(student, name, **{key: ...})
     with pytest.raises(DataError, match=r"is not whole|is missing"):
         export_hub_folder(student=student, output=tmp_path / "hub")
     assert not (tmp_path / "hub").exists()

@@ -137,8 +137,7 @@ def test_dev_texts_are_compared_too(tmp_path, student):
     dev = settings_of(SINGLE).model_copy(update={"data_dir": str(tmp_path / "data")})
     found = export_onnx(student=student, output=tmp_path / "onnx", dev=dev).comparisons
     assert [(one.file, one.texts) for one in found][2:] == [(MODEL, "dev"), (INT8, "dev")]
-    assert found[2].rows == len(TEXTS) * 5
-    assert found[2].exact and found[2].same_labels == 1
+    assert (found[2].rows, found[2].exact, found[2].same_labels) == (len(TEXTS) * 5, True, 1)
     assert "| `model.int8.onnx` | dev, 50 |" in (tmp_path / "onnx" / "README.md").read_text("utf-8")
 
 

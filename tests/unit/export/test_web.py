@@ -16,8 +16,7 @@ import pytest
 from made_student import SINGLE, make_student
 from raising import raising
 
-import kd_bilstm
-from kdcli.errors import DataError, MissingError, PluginError
+from kdcli.errors import DataError, MissingError
 from kdcli.export import web
 from kdcli.export.web import LIBRARIES, export_web
 from kdcli.student.deferral import Calibration, Familiar
@@ -131,10 +130,3 @@ def test_libraries_of_a_registry(tmp_path, student, runtime, packed):
         export_web(student=student, output=tmp_path / "two", runtime=f"{url}/elsewhere")
     assert not (tmp_path / "two").exists()
     server.shutdown()
-
-
-def test_a_plugin_without_onnx(tmp_path, student, runtime, monkeypatch):
-    monkeypatch.delattr(kd_bilstm, "to_onnx")
-    with pytest.raises(PluginError, match="the student plugin bilstm cannot be exported to ONNX"):
-        export_web(student=student, output=tmp_path / "web", runtime=runtime)
-    assert list(tmp_path.iterdir()) == []

@@ -207,12 +207,10 @@ def test_truncation_and_temperature_as_in_a_plain_loop(words, seed, temperature,
 
 
 def test_equally_likely_tokens_half_precision_and_no_rows():
-    logits = torch.tensor([1.0, 3.0, 1.0, 0.0])
-    even = torch.linspace(0, 0.999, 1000, dtype=torch.float64)
+    logits, even = torch.tensor([1.0, 3.0, 1.0, 0.0]), torch.linspace(0, 0.999, 1000, dtype=torch.float64)
     assert drawn(logits, even, top_k=2).unique().tolist() == [0, 1, 2]
     assert drawn(logits, even, top_k=1).unique().tolist() == [1]
     logits = logits_of(300)
-    even = torch.linspace(0, 0.999, 500, dtype=torch.float64)
     assert torch.equal(drawn(logits.bfloat16(), even), drawn(logits.bfloat16().float(), even))
     assert draw(logits.expand(0, -1), even[:0]).shape == (0,)
 

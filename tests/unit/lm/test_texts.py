@@ -74,13 +74,11 @@ def test_the_first_token_is_given_and_a_text_that_is_too_long_has_no_end(tokeniz
     assert made.tokens[made.rows.offsets[:-1]].tolist() == [row[0] for row in tokens_of(made)]
     text = TEXTS[0]
     encoded = tokenizer(text)["input_ids"]
-    fits = len(encoded) + 1
-    made = TokenTexts([text, "x"], tokenizer, fits)
-    assert made.whole.all() and made.rows.lengths.tolist() == [fits, 2]
-    made = TokenTexts([text, "x"], tokenizer, fits - 1)
-    assert made.whole.tolist() == [False, True] and made.rows.lengths.tolist() == [fits - 1, 2]
-    assert tokens_of(made)[0].tolist() == encoded, "all of it, and no end"
-    made = TokenTexts([text, "x"], tokenizer, 4)
+    whole = [*encoded, tokenizer.eos_token_id]
+    for longest in (len(whole), len(encoded), 4):  # with its end, without, and cut
+        made = TokenTexts([text, "x"], tokenizer, longest)
+        assert made.whole.tolist() == [longest == len(whole), True] and len(tokens_of(made)[1]) == 2
+        assert tokens_of(made)[0].tolist() == whole[:longest]
     assert made.read() == [tokenizer.decode(encoded[:4]), "x"] and text.startswith(made.read()[0])
 
 
@@ -122,10 +120,10 @@ def test_order_by_length(rows):
     lengths = np.random.default_rng(0).integers(3, 60, rows)
     examples = SimpleNamespace(rows=Lengths(lengths=lengths))
     order = ByLength(examples, 16, seed=1)
-    first, again = list(order), list(order)
+    first = list(order)
+    assert first == list(order)
     order.epoch = 1
     second = list(order)
-    assert first == again
     assert sorted(first) == sorted(second) == list(range(rows))
     if rows == 1003:
         assert first != second and first != list(ByLength(examples, 16, seed=2))
@@ -155,20 +153,16 @@ def test_nats_of_texts_are_those_of_a_naive_loop(tokenizer, make_model, encoded,
 
 def test_no_batch_has_more_tokens_than_may_go_at_once_and_what_is_cut_off_does_not_count(tokenizer, make_model):
     model, shapes = make_model(), []
-    model.register_forward_pre_hook(
-        lambda model, args, inputs: shapes.append(inputs["input_ids"].shape), with_kwargs=True
-    )
-    made = TokenTexts(SCORED * 20, tokenizer, 64)
-    text_nats(model, made, 200)
+    model.register_forward_pre_hook(lambda *given: shapes.append(given[2]["input_ids"].shape), with_kwargs=True)
+    text_nats(model, TokenTexts(SCORED * 20, tokenizer, 64), 200)
     assert sum(rows for rows, _ in shapes) == 100
     assert all(100 < rows * time <= 200 for rows, time in shapes[:-1])
     assert len(text_nats(model, TokenTexts([], tokenizer, 64))) == 0
-    model, text = make_model(), SCORED[0]
-    made = TokenTexts([text], tokenizer, 7)
-    tokens = tokenizer(text)["input_ids"][:7]
-    read = tokenizer.decode(tokens)
+    model, made = make_model(), TokenTexts(SCORED[:1], tokenizer, 7)
+    tokens = tokenizer(SCORED[0])["input_ids"][:7]
+    read, nats = tokenizer.decode(tokens), nats_one_by_one(model, tokens)
     fit = causal_fit(text_nats(model, made).sum(), made)
-    assert 0 < len(read) < len(text)
-    assert fit["bits_per_character"] == pytest.approx(nats_one_by_one(model, tokens) / math.log(2) / len(read))
-    assert fit["word_perplexity"] == pytest.approx(math.exp(nats_one_by_one(model, tokens) / len(read.split())))
+    assert 0 < len(read) < len(SCORED[0])
+    assert fit["bits_per_character"] == pytest.approx(nats / math.log(2) / len(read))
+    assert fit["word_perplexity"] == pytest.approx(math.exp(nats / len(read.split())))
     assert causal_fit(1e9, made)["word_perplexity"] < math.inf

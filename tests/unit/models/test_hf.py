@@ -49,8 +49,8 @@ def test_a_folder_is_loaded_whole_or_with_a_new_head_or_pooler(folder):
     assert hf.load_config(folder, num_labels=5).num_labels == 5
     half = hf.load_model(folder, transformers.AutoModelForMaskedLM, precision="bf16")
     assert half.dtype == torch.bfloat16
-    torch.testing.assert_close(half.bert.embeddings.word_embeddings.weight.float(),
-                               model.bert.embeddings.word_embeddings.weight, atol=1e-3, rtol=1e-2)  # fmt: skip
+    words, exact = (one.bert.embeddings.word_embeddings.weight.float() for one in (half, model))
+    torch.testing.assert_close(words, exact, atol=1e-3, rtol=1e-2)
     config = hf.load_config(folder, num_labels=3)
     model = hf.load_model(folder, transformers.AutoModelForSequenceClassification, config=config, allow_new="head")
     assert model.classifier.weight.shape == (3, 16)

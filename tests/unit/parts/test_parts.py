@@ -102,21 +102,19 @@ DAMAGES = {
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_part_is_made_again_and_said(tmp_path, damage, workers):
+def test_a_damaged_part_is_made_again_and_said(tmp_path, notes, damage, workers):
     with opened(tmp_path) as parts:
         parts.make(SIZES, write, title="t", workers=workers)
         for part in (1, 3):
             damage(parts.path(part))
-    log, reporter = [], Notes()
-    with opened(tmp_path, reporter=reporter) as parts:
+    log: list[int] = []
+    with opened(tmp_path, reporter=notes) as parts:
         assert parts.finished() == [0, 2]
         parts.make(SIZES, partial(write_and_log, log=log), title="t")
-    assert reporter.warnings == [f"part {part} is damaged: it is made again" for part in (1, 3)]
     assert log == [1, 3]
-    reporter = Notes()
-    with opened(tmp_path, reporter=reporter) as parts:  # what was made again is whole
+    with opened(tmp_path, reporter=notes) as parts:  # what was made again is whole
         assert joined(tmp_path, parts) == WHOLE
-    assert reporter.warnings == []
+    assert notes.warnings == [f"part {part} is damaged: it is made again" for part in (1, 3)]
 
 
 @pytest.mark.parametrize(
@@ -187,18 +185,14 @@ def test_one_launch_at_a_time(tmp_path):
 
 
 def test_one_pool_serves_several_calls_and_errors_come_through(tmp_path):
+    wrong = raising(DataError, "bad row", file="x.tsv", row=7, hint="mend")
     with LocalEngine() as engine:
         for name in ("a", "b"):
-            (tmp_path / name).mkdir()
             reporter = Notes()
-            with opened(tmp_path / name, engine=engine, reporter=reporter) as parts:
+            with opened(tmp_path, name=name, engine=engine, reporter=reporter) as parts:
                 parts.make(SIZES, write, title="t", workers=2)
-                assert reporter.rows == 11
-                assert joined(tmp_path / name, parts) == WHOLE
-        with (
-            opened(tmp_path, engine=engine) as parts,
-            raising(DataError, "bad row", file="x.tsv", row=7, hint="mend"),
-        ):
+                assert (reporter.rows, joined(tmp_path, parts)) == (11, WHOLE)
+        with opened(tmp_path, engine=engine) as parts, wrong:
             parts.make(SIZES, fail, title="t", workers=2)
 
 

@@ -76,7 +76,6 @@ def test_the_papers_sizes(size, parameters, heads, notes):
 def test_the_tiny_one_learns_from_scratch_and_samples(tmp_path, notes):
     result = fine_tune(tmp_path / "model", notes, epochs=4)
     assert notes.scores[-1] < notes.scores[0] and result["vocabulary"] <= 280
-    assert {"dev_bits_per_character", "dev_word_perplexity", "test_bits_per_character"} <= set(result)
     config = json.loads((tmp_path / "model/config.json").read_text())
     assert {name: config[name] for name in SIZES["tiny"]} == SIZES["tiny"]
     sampler = kd_gpt2.load(tmp_path / "model", settings_of(), notes)

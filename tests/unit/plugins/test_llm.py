@@ -51,21 +51,18 @@ def test_log_probabilities_of_the_letters_whose_tokens_add_up():
     np.testing.assert_allclose(value["logprobs"], [np.logaddexp(-1, -2), -3, -4])
 
 
-def test_system_one_is_averaged_over_the_orders():
+def test_system_one_is_averaged_over_the_orders(notes):
     with LLMServer(logprobs=False, system_one=True) as server:
-        notes = Notes()
         found = load(server, notes=notes).logits([["good film", "dull film"]], 8)
-    for row, text in zip(found, ("good film", "dull film"), strict=True):
-        odds = np.exp(score_of(text))
-        wanted = (odds / (odds + 2) + (odds + 1) / (odds + 2)) / 2
-        np.testing.assert_allclose(np.exp(row), [1 - wanted, wanted], atol=1e-5)
+    odds = np.exp([score_of("good film"), score_of("dull film")])
+    wanted = (odds / (odds + 2) + (odds + 1) / (odds + 2)) / 2
+    np.testing.assert_allclose(np.exp(found), np.stack([1 - wanted, wanted], 1), atol=1e-5)
     assert len(notes.infos) == 1
 
 
 @pytest.mark.parametrize(("several", "requests"), [(True, 1), (False, 7)])
-def test_votes_of_draws_with_half_a_vote_for_each(several, requests):
+def test_votes_of_draws_with_half_a_vote_for_each(several, requests, notes):
     with LLMServer(logprobs=False, several=several) as server:
-        notes = Notes()
         found = load(server, notes=notes, votes=7).logits([["good film", "a film"]], 8)
     counts = np.exp(found) * (7 + 2 * 0.5) - 0.5
     np.testing.assert_allclose(counts, counts.round(), atol=1e-4)
@@ -74,9 +71,8 @@ def test_votes_of_draws_with_half_a_vote_for_each(several, requests):
     assert len(asked) == requests + 1 and len(notes.warnings) == 1  # the first one asks for log-probabilities
 
 
-def test_one_answer_alone_many_classes_and_a_model_that_names_none():
+def test_one_answer_alone_many_classes_and_a_model_that_names_none(notes):
     with LLMServer(logprobs=False, several=False, samples=False) as server:
-        notes = Notes()
         found = load(server, notes=notes).logits([["good film", "bad film"]], 8)
     np.testing.assert_allclose(np.exp(found), [[0.25, 0.75], [0.75, 0.25]], atol=1e-6)
     assert len(notes.warnings) == 1 and server.texts.count("bad film") == 1

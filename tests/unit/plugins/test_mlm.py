@@ -78,8 +78,8 @@ def test_masks_are_filled_one_after_another(folder, tokenizer, notes):
     texts = drawn(sampler, count=3000, corpus=Corpus("single", [text], [text]))
     model = AutoModelForMaskedLM.from_pretrained(folder).eval()
     inputs = tokenizer(text, return_tensors="pt")
-    plain = [not token.startswith("##") for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
-    plain = torch.tensor(plain)
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    plain = torch.tensor([not token.startswith("##") for token in tokens])
     plain[tokenizer.all_special_ids] = False
 
     @torch.no_grad()

@@ -75,19 +75,17 @@ def test_channels_of_each_kind(kind, trained, frozen):
     vectors = VECTORS.copy()
     made = embedding(kind, WORDS, vectors, SIZE)
     assert made.dimension == SIZE * (trained + frozen)
-    for part, there, learns in ((made.trained, trained, True), (made.frozen, frozen, False)):
-        assert (part is not None) == there
-        if part is not None:
-            assert part.weight.requires_grad == learns
-            assert np.array_equal(part.weight.detach().numpy(), vectors) == (kind != "rand")
-            part.weight.detach().zero_()
+    assert (made.trained is not None, made.frozen is not None) == (trained, frozen)
+    for part in filter(None, (made.trained, made.frozen)):
+        assert part.weight.requires_grad == (part is made.trained)
+        assert np.array_equal(part.weight.detach().numpy(), vectors) == (kind != "rand")
+        part.weight.detach().zero_()
     assert np.array_equal(vectors, VECTORS)  # the model has copies
 
 
 @pytest.mark.parametrize("kind", ["rand", "static", "non-static", "multichannel"])
 def test_random_vectors_are_in_range(kind):
-    parts = list(embedding(kind, 500, None, 50).parameters())
-    assert all(torch.equal(part, parts[0]) for part in parts)
-    for part in parts:
-        assert part.abs().max() <= 0.25
-        assert part.std().item() == pytest.approx(0.5 / 12**0.5, rel=0.05)
+    part, *others = embedding(kind, 500, None, 50).parameters()
+    assert part.abs().max() <= 0.25
+    assert part.std().item() == pytest.approx(0.5 / 12**0.5, rel=0.05)
+    assert all(torch.equal(part, other) for other in others)

@@ -131,11 +131,10 @@ def test_where_they_part():
     teacher = [[4, 0, 0], [0, 2, 0], [0, 0, 3], [1, 0, 0]]
     student = [[3, 0, 0], [2, 0, 0], [9, 0, 0], [0, 2, 0]]
     found = made(THREE, [0, 1, 1, 1], teacher, student)
-    assert found.agreement == 0.25
-    assert found.right == {"teacher": 1, "student": 1, "neither": 1}
+    assert (found.agreement, found.right) == (0.25, {"teacher": 1, "student": 1, "neither": 1})
     assert [row["texts"] for row in found.disagreements] == [["text 2"], ["text 1"], ["text 3"]]
     widest = found.disagreements[0]
-    assert [widest[name] for name in ("gold", "teacher", "student", "right")] == ["bee", "see", "ay", "neither"]
+    assert widest | {"gold": "bee", "teacher": "see", "student": "ay", "right": "neither"} == widest
     p, q = softmax([0.0, 0, 3]), softmax([9.0, 0, 0])
     assert widest["sure"] == [pytest.approx(p.max()), pytest.approx(q.max())]
     # The total variation is the most that the two differ on any set of labels: here of one.
@@ -172,9 +171,8 @@ def test_errors_that_both_make_the_surest_first_and_no_more_than_the_widest(monk
     assert {text["texts"][0]: text["size"] for text in found.shared_errors} == pytest.approx(expected)
     sizes = [text["size"] for text in found.shared_errors]
     assert sizes == sorted(sizes, reverse=True) and found.both_wrong == 3
-    first = found.shared_errors[0]
-    assert (first["texts"], first["right"]) == (["text 0"], "neither")
-    assert (first["gold"], first["teacher"], first["student"]) == ("bee", "ay", "ay")
+    first = {"texts": ["text 0"], "right": "neither", "gold": "bee", "teacher": "ay", "student": "ay"}
+    assert found.shared_errors[0] | first == found.shared_errors[0]
     monkeypatch.setattr(texts, "MOST", 2)
     found = made(THREE, [0] * 4, [[2, 0, 0]] * 4, [[0, 1, 0], [0, 3, 0], [0, 2, 0], [2, 0, 0]])
     assert [row["texts"][0] for row in found.disagreements] == ["text 1", "text 2"]

@@ -5,7 +5,6 @@ from functools import partial
 from typing import ClassVar
 
 import pytest
-from notes import Notes
 from raising import raising
 
 from kdcli.api import QuietReporter
@@ -90,11 +89,9 @@ def test_second_run_has_nothing_to_do_but_what_depends_on_a_changed_input(chain)
     chain.letters.write_text("abd")
     assert [outcome.reasons for outcome in chain.run()] == [["input letters changed"], ["input lite changed"]]
     assert Fake.runs == ["lite", "join"] and artefact(chain.root, "joined").read_text() == "ABDABD"
-    chain.run()
     artefact(chain.root, "lite").unlink()
     chain.run()
     assert Fake.runs == ["lite"]
-    chain.run()
     chain.letters.write_text("xyz")
     Fake.runs.clear()
     outcomes = would_run(chain.steps(), Lock(chain.root), force=False)
@@ -268,19 +265,15 @@ def test_run_stages_holds_the_folder_and_writes_the_profile(chain):
         run()
 
 
-def test_without_a_gpu_here_a_cluster_may_have_one(chain, monkeypatch):
+def test_without_a_gpu_here_a_cluster_may_have_one(chain, monkeypatch, notes):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setitem(STAGES, "lite", partial(Upper, "letters"))
-    for engine in ("local", "ray"):
-        profile, reporter = Profile("demo", Settings(device="cuda", engine=engine), {}), Notes()
-        how = {"options": RunOptions(run_dir=chain.root, dry_run=True), "reporter": reporter}
-        if engine == "local":
-            with raising(MissingError, "no cuda", key="device"):
-                run_stages(["lite"], profile, **how)
-        else:
-            run_stages(["lite"], profile, **how)
-            assert ["no cuda" in warning for warning in reporter.warnings] == [True]
+    how = {"options": RunOptions(run_dir=chain.root, dry_run=True), "reporter": notes}
+    with raising(MissingError, "no cuda", key="device"):
+        run_stages(["lite"], Profile("demo", Settings(device="cuda"), {}), **how)
+    run_stages(["lite"], Profile("demo", Settings(device="cuda", engine="ray"), {}), **how)
+    assert ["no cuda" in warning for warning in notes.warnings] == [True]
 
 
 def test_a_task_without_a_training_set_is_an_error():

@@ -216,14 +216,12 @@ def run(tmp_path):
 
 
 def test_a_run_stands_for_its_student_and_has_its_profile(run, monkeypatch):
-    assert profile_of(run) == profile_of(run / "student") == run / "profile.toml"
-    assert profile_of(run.parent) is None
     monkeypatch.chdir(run)
-    assert profile_of(Path("student")) == run / "profile.toml"
+    assert [profile_of(place) for place in (run, run / "student", Path("student"))] == [run / "profile.toml"] * 3
+    assert profile_of(run.parent) is None
     (run / "profile.toml").unlink()
     assert profile_of(Path("student")) is None
-    assert student_folder(run) == run / "student"
-    assert student_folder(run / "student") == run / "student"
+    assert student_folder(run) == student_folder(run / "student") == run / "student"
     assert student_folder(run.parent / "elsewhere") == run.parent / "elsewhere"
     (run / "student").rmdir()
     with pytest.raises(DataError, match="no student yet"):
@@ -264,8 +262,8 @@ def test_every_point_goes_to_a_file_and_a_tracker_that_fails_is_left_out(tmp_pat
 
     monkeypatch.setattr(FakeRun, "log", log)
     with tracking(("wandb", "tensorboard"), tmp_path, "sst2", "cpu", notes) as track:
-        track.metrics("student", 1, **{"loss": 2.0})
-        track.metrics("student", 2, **{"loss": 1.0})
+        track.metrics("student", 1, loss=2.0)
+        track.metrics("student", 2, loss=1.0)
     assert notes.warnings == ["wandb does not track any more: ConnectionError: no network"]
     assert scalars(tmp_path / "tensorboard") == {"student/loss": [(1, 2.0), (2, 1.0)]}
 
@@ -303,9 +301,9 @@ def wandb(monkeypatch):
 
 def test_wandb_has_an_axis_for_each_stage(tmp_path, wandb, notes):
     with tracking(("wandb", "tensorboard"), tmp_path / "first", "sst2", "cpu", notes) as track:
-        track.metrics("teacher", 10, **{"loss": 0.25})
-        track.metrics("student", 3, **{"loss": 2.0, "f1": 0.5})
-        track.metrics("student", 6, **{"loss": 1.0})
+        track.metrics("teacher", 10, loss=0.25)
+        track.metrics("student", 3, loss=2.0, f1=0.5)
+        track.metrics("student", 6, loss=1.0)
     (run,) = wandb
     assert run.asked == {"project": "sst2", "name": "first", "dir": str(tmp_path / "first")}
     assert run.axes == {"teacher/*": "teacher/step", "student/*": "student/step"}

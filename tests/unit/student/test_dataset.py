@@ -95,8 +95,7 @@ def test_more_rows_than_a_batch(tmp_path):
     columns = {"sentence": texts, "label": ["0"] * count, "logits_0": logits[:, 0], "logits_1": logits[:, 1]}
     _, output = run(tmp_path, joined(tmp_path, columns, "parquet"), min_freq=2)
     examples = load_examples(output, SINGLE)
-    assert len(examples) == count == len(examples.labels)
-    assert np.array_equal(examples.logits, logits)
+    assert len(examples) == count == len(examples.labels) and np.array_equal(examples.logits, logits)
     direct = encode_table(pl.DataFrame(columns), load_tokenizer(output), SINGLE, 128)
     assert np.array_equal(examples.texts[0].words, direct.texts[0].words)
     assert np.array_equal(examples.texts[0].offsets, direct.texts[0].offsets)
@@ -168,13 +167,12 @@ def test_vectors_of_a_file(tmp_path):
     file.write_text("film 1 2 3\ngood 4 5 6\nunseen 7 8 9\n")
     result, output = run(tmp_path, single(tmp_path), encoder=str(file), vectors=str(file))
     vectors, words = load_vectors(output), vocabulary(load_tokenizer(output))
-    assert vectors.matrix.shape == (7, 3)
     assert words[6] == "unseen", "a word that has a vector can be read though the joined set has it not"
-    known = vectors.matrix[[words.index(word) for word in ("unseen", "film", "good", "[PAD]")]]
-    assert known.tolist() == [[7, 8, 9], [1, 2, 3], [4, 5, 6], [0, 0, 0]]
-    others = vectors.matrix[[words.index(word) for word in ("a", "bad", "[MASK]")]]
-    assert np.abs(others).max() <= 0.25
-    assert len(np.unique(others)) == others.size
+    found = dict(zip(words, vectors.matrix.tolist(), strict=True))
+    known = {"unseen": [7, 8, 9], "film": [1, 2, 3], "good": [4, 5, 6], "[PAD]": [0, 0, 0]}
+    assert found | known == found
+    others = np.array([found[word] for word in ("a", "bad", "[MASK]")])
+    assert np.abs(others).max() <= 0.25 and len(np.unique(others)) == others.size
     assert (result.vectors, result.found) == (f"file {file}", 3) == (vectors.source, vectors.found)
     assert load_file(output / "vectors.safetensors").keys() == {"vectors"}
     file.write_text("x 1 2 3\n")
@@ -199,21 +197,22 @@ def asked(monkeypatch):
 
 def test_vectors_and_word_pieces_of_an_encoder(tmp_path, asked):
     result, output = run(tmp_path, single(tmp_path), encoder="some/encoder", vectors="teacher", dimension=5)
-    assert asked == [("some/encoder", vocabulary(load_tokenizer(output)), 5, "cpu")]
-    assert vocabulary(load_tokenizer(output))[6:] == ["scene"]
+    words = vocabulary(load_tokenizer(output))
+    assert asked == [("some/encoder", words, 5, "cpu")] and words[6:] == ["scene"]
     assert load_vectors(output).matrix[1:].min() == 1
     assert (result.vectors, result.found) == ("encoder some/encoder", 7)
-    notes, said = Notes(), "a word outside the vocabulary is read as [MASK]"
-    how = {"word_pieces": True, "reporter": notes}
-    _, output = run(tmp_path, single(tmp_path), encoder="some/encoder", vectors="teacher", **how)
-    assert load_tokenizer(output).encode("films scenic").tokens == ["film", "##s", "[MASK]"]
-    assert not any(said in info for info in notes.infos)
     file = tmp_path / "v.txt"
     file.write_text("film 1 2 3\n")
-    _, output = run(tmp_path, single(tmp_path), encoder=str(file), vectors=str(file), **how)
-    assert load_tokenizer(output).encode("films").tokens == ["[MASK]"]
-    run(tmp_path, single(tmp_path), **how)
-    assert sum(said in info for info in notes.infos) == 2
+    for how, tokens in (
+        ({"encoder": "some/encoder", "vectors": "teacher"}, ["film", "##s", "[MASK]"]),
+        ({"encoder": str(file), "vectors": str(file)}, ["[MASK]", "[MASK]"]),
+        ({}, ["[MASK]", "[MASK]"]),
+    ):
+        notes = Notes()
+        _, output = run(tmp_path, single(tmp_path), word_pieces=True, reporter=notes, **how)
+        assert load_tokenizer(output).encode("films scenic").tokens == tokens
+        said = any("a word outside the vocabulary is read as [MASK]" in info for info in notes.infos)
+        assert said == ("##s" not in tokens)
 
 
 def test_arrays_of_a_table_their_digest_and_what_is_no_encoded_set(tmp_path):
@@ -222,15 +221,12 @@ def test_arrays_of_a_table_their_digest_and_what_is_no_encoded_set(tmp_path):
     table = pl.DataFrame({"sentence": ["a film", "", "good"], "label": ["0", "1", "1"]})
     examples = encode_table(table, tokenizer, SINGLE, 128)
     assert words_of(examples.texts[0], tokenizer) == [["a", "film"], ["[MASK]"], ["good"]]
-    assert examples.labels.tolist() == [0, 1, 1]
-    assert examples.logits is None
-    assert encode_table(table.drop("label"), tokenizer, SINGLE, 128).labels is None
-    none = table.with_columns(label=pl.lit(None, pl.String))
-    assert encode_table(none, tokenizer, SINGLE, 128).labels is None
+    assert (examples.labels.tolist(), examples.logits) == ([0, 1, 1], None)
+    for unlabelled in (table.drop("label"), table.with_columns(label=pl.lit(None, pl.String))):
+        assert encode_table(unlabelled, tokenizer, SINGLE, 128).labels is None
     with raising(DataError, file="the table"):
-        encode_table(none.with_columns(label=pl.Series(["0", None, "1"])), tokenizer, SINGLE, 128)
-    seen = {load_examples(output, SINGLE).digest()}
-    assert seen == {load_examples(output, SINGLE).digest()}
+        encode_table(table.with_columns(label=pl.Series(["0", None, "1"])), tokenizer, SINGLE, 128)
+    seen = {load_examples(output, SINGLE).digest() for _ in range(2)}
     for name in ("sentence.words", "sentence.offsets", "logits", "labels"):
         content = (output / name).read_bytes()
         (output / name).write_bytes(bytes([content[0] ^ 1]) + content[1:])

@@ -71,10 +71,9 @@ def test_a_word_in_pieces_is_masked_as_one_and_a_label_is_chosen_by_either_of_it
     check(student, found, (text,), int(student.logits([[text]]).argmax()))
     assert found.words[0].text == "strangers" and found.words[0].logit != 0
     student = load_student(make_student(tmp_path / "student"))
-    for output, names in enumerate((("no", "bad"), ("yes", "good"))):
-        for name in names:
-            (found,) = student.explain(TEXTS[:1], name)
-            check(student, found, (TEXTS[0],), output)
+    for name, output in {"no": 0, "bad": 0, "yes": 1, "good": 1}.items():
+        (found,) = student.explain(TEXTS[:1], name)
+        check(student, found, (TEXTS[0],), output)
     with raising(UsageError, hint="no, yes"):
         student.explain(TEXTS, "maybe")
     with pytest.raises(UsageError):

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch as torch_library
-from made_student import KINDS, MAX_LENGTH, PAIR, SCORE, SINGLE, TEXTS, columns, make_student
+from made_student import KINDS, PAIR, SCORE, SINGLE, TEXTS, columns, make_student
 from made_teacher import rewrite
 from raising import raising
 from safetensors.numpy import load_file, save_file
@@ -41,36 +41,32 @@ def test_logits_are_the_modules_and_batches_make_no_difference(tmp_path, task, m
         for student in (fast, module):
             np.testing.assert_allclose(student.logits(part), expected[:rows], rtol=0, atol=1e-5)
     assert fast.logits([[] for _ in task.columns]).shape == (0, task.outputs)
-    assert (fast.parameters, fast.parameters_without_embeddings) == (
-        sum(value.size for value in fast.weights.values()),
-        sum(value.size for name, value in fast.weights.items() if not name.startswith("embedding.")),
-    )
-    student, texts = fast, columns(task, TEXTS * 10)
-    expected = student.logits(texts)
-    sizes, compute = [], student.compute
-    student.compute = lambda words, lengths: sizes.append(words) or compute(words, lengths)
+    sizes = {name: value.size for name, value in fast.weights.items()}
+    inside = sum(size for name, size in sizes.items() if not name.startswith("embedding."))
+    assert (fast.parameters, fast.parameters_without_embeddings) == (sum(sizes.values()), inside)
+    asked, compute = [], fast.compute
+    fast.compute = lambda words, lengths: asked.append(words) or compute(words, lengths)
     monkeypatch.setattr(vocabulary, "CELLS", 40)
-    np.testing.assert_allclose(student.logits(texts), expected, rtol=0, atol=1e-5)
-    assert len(sizes) > 3
-    assert all(len(words[0]) * max(column.shape[1] for column in words) <= 40 for words in sizes)
-    sizes.clear()
-    student.batch_rows = 7
-    np.testing.assert_allclose(student.logits(texts), expected, rtol=0, atol=1e-5)
-    assert {len(words[0]) for words in sizes} <= {7, 100 % 7}
+    np.testing.assert_allclose(fast.logits(texts), expected, rtol=0, atol=1e-5)
+    assert len(asked) > 3
+    assert all(len(words[0]) * max(column.shape[1] for column in words) <= 40 for words in asked)
+    asked.clear()
+    fast.batch_rows = 7
+    np.testing.assert_allclose(fast.logits(texts), expected, rtol=0, atol=1e-5)
+    assert {len(words[0]) for words in asked} <= {7, 200 % 7}
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_student_is_saved_again_and_a_folder_of_format_1_is_read(tmp_path):
     folder = make_student(tmp_path / "student", SINGLE)
     student = load_student(str(folder))
-    assert student.task == SINGLE
-    assert (student.config["format"], student.config["max_length"]) == ("kd.student/2", MAX_LENGTH)
-    assert student.metrics["dev"]["accuracy"] == 0.75
-    assert student.tokenizer.get_vocab_size() == student.config["vocabulary_size"]
+    assert student.task == SINGLE and student.config["format"] == "kd.student/2"
     student.save(tmp_path / "again")
-    assert {path.name for path in folder.iterdir()} == {path.name for path in (tmp_path / "again").iterdir()}
-    for path in folder.iterdir():
-        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
-    expected = load_student(folder).logits([TEXTS])
+    assert contents(folder) == contents(tmp_path / "again")
+    expected = student.logits([TEXTS])
     rewrite(folder / "config.json", format="kd.student/1")
     (folder / "labels.json").write_text('{"labels": ["no", "yes"], "names": ["bad", "good"]}')
     assert np.array_equal(load_student(folder).logits([TEXTS]), expected)
@@ -104,7 +100,6 @@ def test_predictions_of_texts(tmp_path):
     np.testing.assert_allclose([list(each.probabilities.values()) for each in found], probabilities, atol=1e-7)
     assert [each.label for each in found] == [SINGLE.labels[number] for number in logits.argmax(1)]
     assert {each.label for each in found} == {"no", "yes"}
-    assert student.predict(TEXTS[:1])[0].label == found[0].label
     assert student.predict([]) == []
     assert predictions(np.array([[1000.0, -1000.0]], np.float32), SINGLE) == [Prediction("no", {"no": 1.0, "yes": 0.0})]
     logits = np.array([[-1.0], [2.5], [7.0]], np.float32)

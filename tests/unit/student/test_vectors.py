@@ -63,11 +63,10 @@ def write(tmp_path):
 
 @pytest.mark.parametrize("gzipped", [False, True])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_gives_the_same_vectors(write, form, gzipped):
-    content = gzip.compress(FORMS[form]) if gzipped else FORMS[form]
-    got = read_vectors(write(content), ["film", "absent", "naïve", "the", "film"])
-    zero = [0.0] * 4
-    expected = [VECTORS["film"], zero, VECTORS["naïve"], VECTORS["the"], VECTORS["film"]]
+def test_every_form_gives_the_same_vectors_whatever_the_suffix_says(write, form, gzipped):
+    path = write(gzip.compress(FORMS[form]), "vectors.txt") if gzipped else write(FORMS[form], "vectors.gz")
+    got = read_vectors(path, ["film", "absent", "naïve", "the", "film"])
+    expected = [VECTORS["film"], [0.0] * 4, VECTORS["naïve"], VECTORS["the"], VECTORS["film"]]
     assert got.matrix.dtype == np.float32
     np.testing.assert_array_equal(got.matrix, np.array(expected, np.float32))
     assert got.found.tolist() == [True, False, True, True, True]
@@ -128,7 +127,6 @@ CUT = {
     "text with a header, after a row": (text(TABLE, header=True).rsplit("naïve")[0].encode(), "3 of 4 vectors"),
     "text with a header, a blank line for the last row": (b"2 2\nthe 1 2\n\n", "1 of 2 vectors"),
     "text with a header alone": (b"4 4\n", "0 of 4 vectors"),
-    "binary, inside a word": (FORMS["gensim binary"][:-18], "3 of 4 vectors"),
     "gzip": (gzip.compress(FORMS["glove"])[:-20], "gzip"),
 }
 
@@ -145,7 +143,7 @@ def test_a_cut_file_is_refused_whatever_words_are_wanted(write, case):
 def test_every_place_to_cut_a_binary_file_is_noticed(write):
     whole = FORMS["gensim binary"]
     for end in range(len(b"4 4\n"), len(whole)):
-        with pytest.raises(DataError):
+        with pytest.raises(DataError, match="vectors"):
             read_vectors(write(whole[:end]), ["the"])
 
 
@@ -213,8 +211,3 @@ def test_the_words_of_a_file_in_its_order_and_files_that_cannot_be_read(tmp_path
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError):
         read_vectors(path, ["the"])
-
-
-def test_a_gzipped_file_needs_no_suffix_and_a_plain_one_may_have_it(write):
-    assert read_vectors(write(gzip.compress(FORMS["glove"]), "vectors.bin"), ["the"]).found.all()
-    assert read_vectors(write(FORMS["glove"], "vectors.gz"), ["the"]).found.all()

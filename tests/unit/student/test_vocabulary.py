@@ -85,9 +85,7 @@ def test_odd_texts_and_masks_and_what_is_remembered_changes_nothing(monkeypatch)
     tokenizer = trained()
     long = "film " * 100_000
     found = encode_texts(pl.Series([None, long, "x" * 100_000, ""]), tokenizer, 128)
-    assert found.lengths.tolist() == [1, 128, 1, 1]
-    assert rows(found)[0] == rows(found)[3] == [1]
-    assert set(rows(found)[1]) == {tokenizer.token_to_id("film")}
+    assert rows(found) == [[1], [tokenizer.token_to_id("film")] * 128, [1], [1]]
     assert encode_texts(pl.Series([], dtype=pl.String), tokenizer, 128).lengths.tolist() == []
     assert encode_texts(pl.Series(["a"]), trained(), 9).words.dtype == np.uint16
     many = trained([" ".join(f"w{number}" for number in range(66_000))], max_size=66_000)
@@ -144,8 +142,7 @@ def test_batches_of_close_lengths_in_an_order_of_the_seed_and_epoch_alone():
     def order(seed, epoch):
         return np.concatenate(epoch_batches(lengths, 50, seed, epoch)).tolist()
 
-    assert order(1, 5) == order(1, 5)
-    assert order(1, 5) != order(1, 6) != order(2, 6)
+    assert order(1, 5) == order(1, 5) != order(1, 6) != order(2, 6)
     lengths = np.random.default_rng(0).integers(1, 60, 5000)
     means = [lengths[batch].mean() for batch in epoch_batches(lengths, 50, 1, 0)]
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3

@@ -33,15 +33,12 @@ def test_a_byte_order_mark_is_skipped_once_and_a_blank_line_an_empty_text(rows, 
     assert rows(put("a.txt", "\nx\n\n")) == expected
 
 
-@pytest.mark.parametrize(("name", "between"), [("a.tsv", "\t"), ("a.csv", ",")])
+@pytest.mark.parametrize(("form", "between", "text"), [("tsv", "\t", "x"), ("csv", ",", "x"), ("csv", ",", '"x"')])
 @pytest.mark.parametrize(
     ("content", "row"), [("s|l\nx|1\n\ny|0\n", 3), ("s|l\n\r\nx|1\n", 2), ("s|l\nx|1\ny|0\n\n", 4)]
 )
-@pytest.mark.parametrize("quote", ["", '"'])
-def test_a_blank_line_between_rows_of_several_columns_is_no_row(put, name, between, content, row, quote):
-    if quote and name == "a.tsv":
-        return
-    reader = read_table(put(name, content.replace("|", between).replace("x", f"{quote}x{quote}")))
+def test_a_blank_line_between_rows_of_several_columns_is_no_row(put, form, between, text, content, row):
+    reader = read_table(put(f"a.{form}", content.replace("|", between).replace("x", text)))
     found = [number for number in range(2, content.count("\n") + 1) if number != row]
     assert reader.frame()[ROW_NUMBER].to_list() == found
     assert (reader.bad.count, len(reader.notes)) == (0, 1)
@@ -54,16 +51,13 @@ def test_a_ragged_row_is_an_error_with_number_and_content(rows, put, name, betwe
     with raising(DataError, "1 field instead of 2: 'y'", row=3, hint="skip"):
         rows(path)
     reader = read_table(path, bad_rows="skip")
-    assert reader.frame().select("s", ROW_NUMBER).to_dict(as_series=False) == {"s": ["x", "w"], ROW_NUMBER: [2, 5]}
-    assert reader.bad.count == 2
-    assert reader.bad.first.startswith("row 3: 1 field instead of 2")
+    assert reader.frame().select("s", ROW_NUMBER).rows() == [("x", 2), ("w", 5)]
+    assert reader.bad.count == 2 and reader.bad.first.startswith("row 3: 1 field instead of 2")
 
 
 def test_bad_rows_are_counted_in_each_reading_and_rows_come_before_the_whole_file_is_read(put, monkeypatch):
     reader = read_table(put("a.tsv", "s\tl\nx\n"), bad_rows="skip")
-    for _ in range(2):
-        assert len(reader.frame()) == 0
-        assert reader.bad.count == 1
+    assert [(len(reader.frame()), reader.bad.count) for _ in range(2)] == [(0, 1), (0, 1)]
     monkeypatch.setattr(tables, "BLOCK", 1 << 10)
     path = put("a.tsv", "s\tl\n" + "text\t1\n" * 10_000 + "ragged\n")
     batches = read_table(path).batches()
@@ -74,8 +68,7 @@ def test_bad_rows_are_counted_in_each_reading_and_rows_come_before_the_whole_fil
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.jsonl", "a.txt", "a.tsv.gz"])
 def test_bytes_that_are_not_utf8_are_refused_with_row_and_byte(rows, put, name):
-    lines = {"jsonl": [b'{"s": "good"}', b'{"s": "caf\xe9"}'], "txt": [b"x", b"caf\xe9"]}
-    lines = lines.get(name.split(".")[1], [b"s", b"caf\xe9"])
+    lines = [b'{"s": "good"}', b'{"s": "caf\xe9"}'] if name == "a.jsonl" else [b"s", b"caf\xe9"]
     path = put(name, b"\n".join([*lines, b"last"]))
     with raising(DataError, row=2, what=f"byte {lines[1].index(0xE9) + 1} of", hint="iconv"):
         rows(path)
@@ -106,16 +99,12 @@ def test_any_tsv_is_split_as_defined_wherever_its_blocks_end(put, monkeypatch, c
     assert reader.bad.count == sum(len(row) != width and row != [""] for row in expected)
 
 
-def test_columns_are_chosen_by_name_in_the_order_asked_for_and_a_missing_one_is_an_error(tmp_path, rows, put):
-    for name in ("a.tsv", "a.csv"):
-        path = put(name, "a|b|c\n1|2|3\n".replace("|", "\t" if name == "a.tsv" else ","))
-        assert rows(path, columns=["c", "a"]) == [("3", "1")]
-    assert rows(put("a.jsonl", '{"a": 1, "b": 2, "c": 3}\n'), columns=["c", "a"]) == [(3, 1)]
-    pl.DataFrame({"a": [1], "b": [2], "c": [3]}).write_parquet(tmp_path / "a.parquet")
-    assert rows(tmp_path / "a.parquet", columns=["c", "a"]) == [(3, 1)]
-    path = put("a.tsv", "sentence\tlabel\nx\t1\n")
-    with raising(DataError, "no column 'text'", key="text", hint="sentence, label"):
-        read_table(path, columns=["text"])
+def test_columns_are_chosen_by_name_in_the_order_asked_for_and_a_missing_one_is_an_error(tmp_path, rows):
+    for form in ("tsv", "csv", "jsonl", "parquet"):
+        write_table(tmp_path / f"a.{form}", pl.DataFrame({"a": [1], "b": [2], "c": [3]}))
+        assert [tuple(map(int, row)) for row in rows(tmp_path / f"a.{form}", columns=["c", "a"])] == [(3, 1)]
+        with raising(DataError, "no column 'text'", key="text", hint="a, b, c"):
+            read_table(tmp_path / f"a.{form}", columns=["text"]).frame()
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.tsv", "x\t1\ny\t0\n"), ("a.csv", "x,1\ny,0\n")])
@@ -156,7 +145,6 @@ WHOLE = pl.DataFrame({"sentence": [f"text {number}" for number in range(7)], "la
 
 
 def shards(folder, split="train", count=3):
-    folder.mkdir(exist_ok=True)
     for number in range(count):
         part = WHOLE[len(WHOLE) * number // count : len(WHOLE) * (number + 1) // count]
         part.write_parquet(folder / f"{split}-{number:05d}-of-{count:05d}.parquet")
@@ -220,9 +208,8 @@ def test_lines_of_fasttext_are_texts_with_labels(tmp_path):
     path = tmp_path / "train.txt"
     path.write_text("__label__pos a gripping film\n__label__neg a dull mess\n__label__pos , lovely\n")
     own = settings(tmp_path).model_copy(update={"labels": ("neg", "pos")})
-    table = load_split(own, task_from(own), "train", QuietReporter())
-    assert table["sentence"].to_list() == ["a gripping film", "a dull mess", ", lovely"]
-    assert table["label"].to_list() == ["pos", "neg", "pos"]
+    table = load_split(own, task_from(own), "train", QuietReporter()).select("sentence", "label")
+    assert table.rows() == [("a gripping film", "pos"), ("a dull mess", "neg"), (", lovely", "pos")]
     path.write_text("__label__pos a film\n__label__neg __label__pos two labels\n")
     with raising(DataError, row=2):
         load_split(own, task_from(own), "train", QuietReporter())

@@ -79,19 +79,16 @@ def test_floats_read_back_as_the_same_number(tmp_path, form, kind):
     assert np.array(found.to_list(), kind).tobytes() == values.tobytes()
 
 
-def test_how_numbers_and_objects_are_written(tmp_path):
+def test_how_numbers_objects_and_nulls_are_written(tmp_path, rows):
     thirds = pl.Series([0.1, 2.0, 1 / 3], dtype=pl.Float32)
     write_table(tmp_path / "a.tsv", pl.DataFrame({"x": thirds, "n": [1, None, 3], "b": [True, False, None]}))
     assert (tmp_path / "a.tsv").read_text() == "x\tn\tb\n0.1\t1\ttrue\n2.0\t\tfalse\n0.33333334\t3\t\n"
     write_table(tmp_path / "a.jsonl", pl.DataFrame({"s": ["é\n", None], "n": [1, 2]}))
     lines = (tmp_path / "a.jsonl").read_text("utf-8").split("\n")
     assert [json.loads(line) for line in lines[:-1]] == [{"s": "é\n", "n": 1}, {"s": None, "n": 2}]
-
-
-@pytest.mark.parametrize(("form", "expected"), [("tsv", ""), ("csv", ""), ("jsonl", None), ("parquet", None)])
-def test_a_null_is_an_empty_field_or_a_null(tmp_path, rows, form, expected):
-    write_table(tmp_path / f"a.{form}", pl.DataFrame({"s": ["x", None], "label": [None, "1"]}))
-    assert rows(tmp_path / f"a.{form}") == [("x", expected), (expected, "1")]
+    for form, null in (("tsv", ""), ("csv", ""), ("jsonl", None), ("parquet", None)):
+        write_table(tmp_path / f"b.{form}", pl.DataFrame({"s": ["x", None], "label": [None, "1"]}))
+        assert rows(tmp_path / f"b.{form}") == [("x", null), (null, "1")]
 
 
 @pytest.mark.parametrize("form", ["tsv.gz", "csv.gz", "jsonl.gz", "parquet"])
@@ -216,13 +213,11 @@ def test_an_output_is_no_input_and_neither_holds_the_other(tmp_path, monkeypatch
 def test_a_file_takes_its_place_when_the_block_ends_and_what_stood_there_stays_when_it_fails(tmp_path):
     path = tmp_path / "new" / "table.tsv.gz"
     with atomic(path) as temporary:
-        assert temporary.parent == path.parent
-        assert temporary.name.endswith(".tsv.gz")
+        assert temporary.parent == path.parent and temporary.name.endswith(".tsv.gz")
         temporary.write_text("whole")
         assert not path.exists()
-    assert path.read_text() == "whole"
-    assert listing(path.parent) == ["table.tsv.gz"]
     with pytest.raises(RuntimeError, match="by the block"), atomic(path) as temporary:
+        assert path.read_text() == "whole"
         temporary.write_text("half")
         raise RuntimeError("by the block")
     assert path.read_text() == "whole"

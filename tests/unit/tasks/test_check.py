@@ -1,5 +1,4 @@
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -19,18 +18,22 @@ def pairs(folder, **changes):
     return TaskSettings(**settings | changes)
 
 
-def check(settings, **more):
-    report = check_data(settings, task_from(settings), QuietReporter(), **more)
+def check(settings):
+    report = check_data(settings, task_from(settings), QuietReporter())
     json.dumps(plain(report), allow_nan=False)
-    asdict(report)
     return report
 
 
-def put(folder, **splits):
-    """Write tables of pairs in which a text may hold anything."""
-    for split, values in splits.items():
-        lines = [json.dumps({"sentence1": a, "sentence2": b, "label": label}) + "\n" for a, b, label in values]
-        (folder / f"{split}.jsonl").write_text("".join(lines) or "{}\n", "utf-8")
+def classes(folder, **changes):
+    return TaskSettings(**{"labels": ("0", "1"), "data_dir": str(folder)} | changes)
+
+
+def scores(folder):
+    return pairs(folder, labels=(), score_range=(0, 5), metric="pearson", drop_labels=())
+
+
+PAIRS = "sentence1\tsentence2\tlabel"
+SCORES = "sentence1\tsentence2\tscore"
 
 
 def put_tsv(folder, header="sentence\tlabel", **splits):
@@ -54,7 +57,7 @@ def test_planted_faults_are_found_with_their_rows(tmp_path):
     dev = [f"other {number}\t{number % 2}" for number in range(10)]
     dev[3], dev[4] = "text number 12\t0", "TEXT  number 13\t0"
     put_tsv(tmp_path, train=train, dev=dev, test=["text number 12\t-1", "other 1\t-1"])
-    report = check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path)))
+    report = check(classes(tmp_path))
     assert report.fit and problems(report) == []
     found = {(one.first, one.second): (one.rows, one.alike, one.example) for one in report.overlaps}
     assert found == {
@@ -63,7 +66,7 @@ def test_planted_faults_are_found_with_their_rows(tmp_path):
         ("dev", "test"): (2, 2, (5, 2)),
     }
     told = "\n".join(problems(report, "warning"))
-    for what in (
+    expected = (
         "train.tsv: 1 text repeated with different labels, in 2 rows: rows 12 and 22",
         "train.tsv: 2 rows (4.0%) with texts of an earlier one: rows 12 and 22",
         "train.tsv: 1 text without a character",
@@ -71,8 +74,8 @@ def test_planted_faults_are_found_with_their_rows(tmp_path):
         "train.tsv: 1 text with characters that do not print",
         "dev.tsv: 1 row with texts of train, 2 but for case and white space: row 5 is row 14 of train",
         "test.tsv: 2 rows with texts of dev: row 2 is row 5 of dev",
-    ):
-        assert what in told
+    )
+    assert [what for what in expected if what not in told] == []
 
 
 def test_both_of_mnlis_dev_tables_are_checked_and_dropped_labels_counted(tmp_path):
@@ -106,7 +109,7 @@ GOOD = ["good\t1", "bad\t0"]
 )
 def test_what_no_profile_can_run_on(tmp_path, train, dev, changes, expected):
     put_tsv(tmp_path, **{split: rows for split, rows in (("train", train), ("dev", dev)) if rows is not None})
-    report = check(TaskSettings(**{"labels": ("0", "1"), "data_dir": str(tmp_path)} | changes))
+    report = check(classes(tmp_path, **changes))
     assert not report.fit
     found = problems(report)
     assert all(what in one for what, one in zip(expected, found, strict=True)), found
@@ -114,8 +117,7 @@ def test_what_no_profile_can_run_on(tmp_path, train, dev, changes, expected):
 
 def test_all_errors_are_told_at_once_and_before_the_warnings(tmp_path):
     put_tsv(tmp_path, train=["a\t1", "a\t5", "b\t", "ragged"], dev=["x\ty\tz"])
-    report = check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path)))
-    skipping = check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path), bad_rows="skip"))
+    report, skipping = check(classes(tmp_path)), check(classes(tmp_path, bad_rows="skip"))
     assert skipping.tables[0].bad_rows == 1
     assert any("1 row cannot be read" in one for one in problems(skipping, "warning"))
     assert [one.level for one in report.problems] == sorted(one.level for one in report.problems)
@@ -124,48 +126,41 @@ def test_all_errors_are_told_at_once_and_before_the_warnings(tmp_path):
 
 @pytest.mark.parametrize("score", ["5.1", "-0.5", "high", "nan", "inf"])
 def test_scores_outside_their_range(tmp_path, score):
-    put_tsv(tmp_path, "sentence1\tsentence2\tscore", train=["a\tb\t0.5", f"c\td\t{score}", "e\tf\t4"], dev=["g\th\t1"])
-    settings = pairs(tmp_path, labels=(), score_range=(0, 5), metric="pearson", drop_labels=())
-    report = check(settings)
+    put_tsv(tmp_path, SCORES, train=["a\tb\t0.5", f"c\td\t{score}", "e\tf\t4"], dev=["g\th\t1"])
+    report = check(scores(tmp_path))
     assert problems(report) == [f"train.tsv: 1 score that is no number from 0 to 5, the first is {score!r}"]
     assert [one.row for one in report.problems if one.level == "error"] == [3]
 
 
 def test_scores_that_are_missing_or_all_the_same_and_texts_with_different_scores_or_sets_of_labels(tmp_path):
-    put_tsv(tmp_path, "sentence1\tsentence2\tscore", train=["a\tb\t2", "c\td\t2"], dev=["e\tf\t"])
-    settings = pairs(tmp_path, labels=(), score_range=(0, 5), metric="pearson", drop_labels=())
+    put_tsv(tmp_path, SCORES, train=["a\tb\t2", "c\td\t2"], dev=["e\tf\t"])
     expected = ["train.tsv: every text has the same score: there is nothing to learn", "dev.tsv: 1 row without a score"]
-    assert problems(check(settings)) == expected
-    train = ["a\tb\t2", "a\tb\t2.0", "c\td\t1", "c\td\t3"]
-    put_tsv(tmp_path, "sentence1\tsentence2\tscore", train=train, dev=["e\tf\t1"])
-    report = check(settings)
-    table = report.tables[0]
-    assert (table.repeated.texts, table.conflicts.texts, table.conflicts.example) == (2, 1, (4, 5))
-    assert "1 text repeated with different scores, in 2 rows: rows 4 and 5" in "".join(problems(report, "warning"))
+    assert problems(check(scores(tmp_path))) == expected
+    put_tsv(tmp_path, SCORES, train=["a\tb\t2", "a\tb\t2.0", "c\td\t1", "c\td\t3"], dev=["e\tf\t1"])
+    reports = {"scores": check(scores(tmp_path))}
     put_tsv(tmp_path, train=["a\tx|y", "a\ty|x", "b\tx", "b\tx|y"], dev=["c\tx|y"])
-    settings = TaskSettings(labels=("x", "y"), multi_label=True, metric="micro_f1", data_dir=str(tmp_path))
-    report = check(settings)
-    table = report.tables[0]
-    assert (table.repeated.texts, table.conflicts.texts, table.conflicts.example) == (2, 1, (4, 5))
-    told = "train.tsv: 1 text repeated with different sets of labels, in 2 rows: rows 4 and 5"
-    assert told in problems(report, "warning")
+    reports["sets of labels"] = check(classes(tmp_path, labels=("x", "y"), multi_label=True, metric="micro_f1"))
+    for kind, report in reports.items():
+        table = report.tables[0]
+        assert (table.repeated.texts, table.conflicts.texts, table.conflicts.example) == (2, 1, (4, 5))
+        told = f"train.tsv: 1 text repeated with different {kind}, in 2 rows: rows 4 and 5"
+        assert told in problems(report, "warning")
 
 
 def test_unknown_labels_and_layouts_come_with_lines_for_the_profile_and_flags(tmp_path):
     put_tsv(tmp_path, train=["a\tbad", 'b\tgo"od', "c\t10", "d\t9", "e\t0"], dev=["f\tugly"])
-    hints = [one.hint for one in check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path))).problems]
+    hints = [one.hint for one in check(classes(tmp_path)).problems]
     line = r'task.labels = ["0", "9", "10", "bad", "go\"od", "ugly"]'
     assert sum(line in (hint or "") for hint in hints) == 2
     put_tsv(tmp_path, train=["a\tyes", "b\tYes", "c\tNO", "d\tno"], dev=["f\tyes"])
-    (first, *_) = check(TaskSettings(labels=("yes", "no"), data_dir=str(tmp_path))).problems
+    (first, *_) = check(classes(tmp_path, labels=("yes", "no"))).problems
     assert "'yes', 'Yes'; 'no', 'NO'" in first.hint and "task.labels" not in first.hint
     put_tsv(tmp_path, "essay\tstars", train=GOOD, dev=GOOD)
-    report = check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path)))
+    report = check(classes(tmp_path))
     assert report.tables == [] and len(problems(report)) == 2
     assert "'essay', 'stars'" in report.problems[0].what
     assert "--text-col" in report.problems[0].hint and "--label-col" in report.problems[0].hint
-    own = TaskSettings(labels=("0", "1"), data_dir=str(tmp_path), text_columns=("essay",), label_column="stars")
-    assert check(own).fit
+    assert check(classes(tmp_path, text_columns=("essay",), label_column="stars")).fit
 
 
 def test_what_was_read_before_bytes_that_are_not_utf8_is_told(tmp_path, monkeypatch):
@@ -173,7 +168,7 @@ def test_what_was_read_before_bytes_that_are_not_utf8_is_told(tmp_path, monkeypa
     put_tsv(tmp_path, train=[*(f"text {number}\t{number % 2}" for number in range(20))], dev=GOOD)
     with (tmp_path / "train.tsv").open("ab") as file:
         file.write(b"caf\xe9\t1\n")
-    report = check(TaskSettings(labels=("0", "1"), data_dir=str(tmp_path)))
+    report = check(classes(tmp_path))
     assert problems(report) == ["train.tsv: not UTF-8: byte 4 of the row is 0xe9"]
     assert report.problems[0].row == 22
     assert not report.tables[0].whole and 10 < report.tables[0].rows < 21
@@ -182,13 +177,13 @@ def test_what_was_read_before_bytes_that_are_not_utf8_is_told(tmp_path, monkeypa
 def test_a_task_that_another_student_predicts_needs_texts_alone(tmp_path):
     settings = pairs(tmp_path, student_of="mnli")
     assert problems(check(settings)) == [": there is no test table"]
-    put(tmp_path, test=[("a", "b", "")])
+    put_tsv(tmp_path, PAIRS, test=["a\tb\t"])
     assert check(settings).fit
 
 
 def test_rare_and_missing_classes_are_warnings(tmp_path):
-    train = [("a", str(number), "no" if number else "yes") for number in range(40)]
-    put(tmp_path, train=train, dev=[("b", "b", "no")])
+    train = [f"a\t{number}\t{'no' if number else 'yes'}" for number in range(40)]
+    put_tsv(tmp_path, PAIRS, train=train, dev=["b\tb\tno"])
     told = problems(check(pairs(tmp_path)), "warning")
-    assert "train.jsonl: only 1 row (2.5%) with the label 'yes'" in told
-    assert "train.jsonl: no row has the label 'maybe'" in told
+    expected = {"train.tsv: only 1 row (2.5%) with the label 'yes'", "train.tsv: no row has the label 'maybe'"}
+    assert expected <= set(told)

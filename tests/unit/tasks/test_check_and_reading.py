@@ -19,6 +19,8 @@ LABELS = ["0", "1", "1.0", "true", "False", "", " 1", "2", "-", "-1", "nan", "po
 IDS = [1, 2, "a", None, [1], 0.5]
 FORMS = {"a.tsv": "\t", "b.csv": ",", "c.csv": ";", "d.jsonl": "", "e.txt": "\t", "f.txt": "fastText"}
 SPLITS = ("train", "dev", "test")
+CLASSES = {"labels": ("0", "1"), "names": ("negative", "positive")}
+SCORES = {"score_range": (0, 1), "metric": "pearson"}
 
 
 @st.composite
@@ -73,13 +75,11 @@ def agree(folder, own):
 )
 def test_a_yes_of_data_check_is_one_of_the_reader(made, bad_rows, drop, quoting, kind):
     form, contents = made
-    classes = {"labels": ("0", "1"), "names": ("negative", "positive")}
-    scores = {"score_range": (0, 1), "metric": "pearson"}
     with TemporaryDirectory() as folder:
         for split, content in zip(SPLITS, contents, strict=False):
             (Path(folder) / f"{split}{Path(form).suffix}").write_text(content, "utf-8")
         own = {"data_dir": folder, "bad_rows": bad_rows, "drop_labels": drop, "quoting": quoting}
-        agree(folder, TaskSettings(**own, **(classes if kind == "classes" else scores)))
+        agree(folder, TaskSettings(**own, **(CLASSES if kind == "classes" else SCORES)))
 
 
 @pytest.mark.parametrize(
@@ -97,12 +97,6 @@ def test_rows_on_which_the_two_could_differ(tmp_path, train, test, fit):
         if rows:
             (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
     assert agree(tmp_path, TaskSettings(labels=("0", "1"), data_dir=str(tmp_path))) is fit
-
-
-def test_scores_that_are_one_number_in_two_spellings_are_nothing_to_learn(tmp_path):
-    for split in ("train", "dev"):
-        (tmp_path / f"{split}.tsv").write_text("sentence\tlabel\na\t1\nb\t1.00\n")
-    assert not agree(tmp_path, TaskSettings(score_range=(0, 1), metric="pearson", data_dir=str(tmp_path)))
 
 
 ROWS = [(f"the film of number {place} was {('dull', 'good')[place % 2]} .", place % 2) for place in range(12)]
@@ -159,6 +153,7 @@ BAD = {
     "JSONL, lists": {"jsonl": jsonl([0], [1])},
     "Parquet, cut": {"parquet": parquet()[:-9]},
     "Parquet, halves": {"parquet": parquet(rows=[(words, label / 2) for words, label in ROWS])},
+    "one score in two spellings": {"tsv": labelled("1", "1.00")},
 }
 
 
@@ -168,5 +163,5 @@ def test_both_say_the_same_of_a_table(tmp_path, name):
         named = file.startswith(("train", "validation", "dev", "test"))
         for place in [file] if named else [f"train.{file}", f"dev.{file}"]:
             (tmp_path / place).write_bytes(content)
-    own = TaskSettings(labels=("0", "1"), names=("negative", "positive"), data_dir=str(tmp_path))
-    assert agree(tmp_path, own) == (name in GOOD)
+    own = SCORES if "score" in name else CLASSES
+    assert agree(tmp_path, TaskSettings(data_dir=str(tmp_path), **own)) == (name in GOOD)

@@ -88,13 +88,12 @@ class Recorded:
     def __init__(self, random):
         self.random, self.drawn = random, []
 
-    def multinomial(self, *arguments):
-        self.drawn.append(self.random.multinomial(*arguments))
-        return self.drawn[-1]
+    def __getattr__(self, name):
+        def draw(*arguments):
+            self.drawn.append(getattr(self.random, name)(*arguments))
+            return self.drawn[-1]
 
-    def integers(self, *arguments):
-        self.drawn.append(self.random.integers(*arguments))
-        return self.drawn[-1]
+        return draw
 
 
 @pytest.fixture
@@ -121,8 +120,8 @@ def test_each_resample_scores_as_its_rows_do(count, recorded):
     for number, drawn in enumerate(recorded[0].drawn[0]):
         rows = np.repeat(np.array(cells), drawn, axis=0)
         assert len(rows) == 12
-        for model, values in enumerate(found):
-            expected = score(classes(count), outputs_of(rows[:, 1 + model], count), rows[:, 0])
+        for model, values in enumerate(found, 1):
+            expected = score(classes(count), outputs_of(rows[:, model], count), rows[:, 0])
             assert {name: one[number] for name, one in values.items()} == pytest.approx(expected)
 
 

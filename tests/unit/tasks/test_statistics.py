@@ -126,8 +126,7 @@ def test_two_models_of_classes_and_of_scores():
     good[:5] = 1 - gold[:5]
     bad[3:30] = 1 - gold[3:30]
     found = compare_models(BINARY, ("a", outputs_of(good)), ("b", outputs_of(bad)), gold)
-    assert (found.first, found.second) == ("a", "b")
-    assert (found.only_first_right, found.only_second_right) == (25, 3)
+    assert (found.first, found.second, found.only_first_right, found.only_second_right) == ("a", "b", 25, 3)
     accuracy, f1 = found.metrics["accuracy"], found.metrics["f1"]
     assert accuracy.difference == pytest.approx(0.22)
     assert accuracy.low < 0.22 < accuracy.high
@@ -135,15 +134,14 @@ def test_two_models_of_classes_and_of_scores():
     assert (accuracy.high - accuracy.low) / 2 == pytest.approx(1.96 * np.sqrt(0.28 - 0.22**2) / 10, rel=0.12)
     assert (accuracy.test, f1.test) == ("McNemar's exact test", "paired bootstrap")
     assert accuracy.p == pytest.approx(2 * sum(comb(28, n) for n in range(4)) / 2**28)
-    assert f1.difference == pytest.approx(
-        score(BINARY, outputs_of(good), gold)["f1"] - score(BINARY, outputs_of(bad), gold)["f1"]
-    )
+    expected = [score(BINARY, outputs_of(one), gold)["f1"] for one in (good, bad)]
+    assert f1.difference == pytest.approx(expected[0] - expected[1])
     assert f1.p == 1 / 1001  # none of the resamples is as far off
     random = np.random.default_rng(2)
     gold = random.uniform(0, 5, 150).astype(np.float32)
     good, bad = (gold[:, None] + random.normal(0, spread, (150, 1)) for spread in (0.3, 2.0))
     found = compare_models(SCORES, ("a", good), ("b", bad), gold, resamples=200)
-    assert found.only_first_right is None and found.only_second_right is None
+    assert found.only_first_right is found.only_second_right is None
     expected = np.corrcoef(good[:, 0], gold)[0, 1] - np.corrcoef(bad[:, 0], gold)[0, 1]
     pearson = found.metrics["pearson"]
     assert pearson.difference == pytest.approx(expected)

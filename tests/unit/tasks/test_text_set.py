@@ -16,9 +16,7 @@ PAIR = Task("t", "pair", ("0", "1"))
 def texts(path, task, alone=False):
     """Return the rows, each the texts of the task, and their numbers in the file."""
     frame = open_texts(path, task, QuietReporter())
-    if alone:
-        frame = frame.select(*task.columns, ROW_NUMBER)
-    found = frame.collect()
+    found = (frame.select(*task.columns, ROW_NUMBER) if alone else frame).collect()
     return found.select(task.columns).rows(), found[ROW_NUMBER].to_list()
 
 

@@ -81,14 +81,6 @@ def test_an_object_in_place_of_a_module():
     assert skipped == {"cheap import", "same in another process"}
 
 
-def test_by_name_what_cannot_be_loaded_fails_the_first_check(make_plugin):
-    make_plugin("kd-own", "[kdcli.taggers]\nown = kd_own\n", "raise SystemExit(3)", module="kd_own")
-    first, *others = check_plugin("taggers", "own")
-    assert (first.check, first.result) == ("loads", "failed") and "SystemExit: 3" in first.detail
-    assert "pip install -U kd-own" in first.detail
-    assert {outcome.result for outcome in others} == {"skipped"}
-
-
 def test_every_check_points_to_what_is_there():
     titles = set(re.findall(r"^## (.+)$", DOCS.read_text("utf-8"), re.MULTILINE))
     for group in GROUPS:

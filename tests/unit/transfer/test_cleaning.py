@@ -60,8 +60,7 @@ def test_a_pair_has_one_tab_and_text_on_both_sides():
         **dict.fromkeys(["a b", "a\tb\tc", "a\tb\t", "a\t \x00", "\tb", ""]),
     }
     found = split_pairs(pl.Series(list(pairs)), ("sentence1", "sentence2"))
-    assert found.columns == ["sentence1", "sentence2"]
-    assert found.rows() == [pair for pair in pairs.values() if pair]
+    assert found.columns == ["sentence1", "sentence2"] and found.rows() == [pair for pair in pairs.values() if pair]
     assert split_pairs(pl.Series([], dtype=pl.String), ("a", "b")).rows() == []
 
 

@@ -105,7 +105,7 @@ def test_prefixes_are_json_and_the_fingerprint_has_what_samples_depend_on(echo, 
     generator.fine_tune(CORPUS, tmp_path / "generator")
     result = generator.prefixes(CORPUS, tmp_path / "generator", tmp_path / "prefixes.json")
     prefixes = {"letters": ["a", "b"], "counts": [1, 2], "note": "letters"}
-    assert json.loads((tmp_path / "prefixes.json").read_text()) == read_prefixes(tmp_path / "prefixes.json") == prefixes
+    assert read_prefixes(tmp_path / "prefixes.json") == prefixes
     assert (result.texts, result.sizes) == (3, {"letters": 2, "counts": 2})
     assert result.first == {"letters": ["a", "b"], "counts": [1, 2]}
     assert isinstance(generator.load(tmp_path / "generator").sample(prefixes, Part(0, 2, 1)), Samples)
@@ -153,17 +153,15 @@ TEST = pl.DataFrame({"sentence": ["test one", None, "test two"], "label": pl.Ser
 ALL = {"train": TRAIN, "dev": DEV, "test": TEST}
 
 
-def corpus_of(folder, splits, task=TASK, labels=()):
-    result = cache(splits=splits, task=task, labels=labels, output=folder / "cache.parquet")
+def corpus_of(folder, splits, task=TASK, **how):
+    result = cache(splits=splits, task=task, output=folder / "cache.parquet", **how)
     return result, read_corpus(folder / "cache.parquet", task)
 
 
 def test_texts_by_split_without_the_blank_ones(tmp_path, notes):
-    result = cache(splits=ALL, task=TASK, output=tmp_path / "cache.parquet", reporter=notes)
-    assert pl.read_parquet(tmp_path / "cache.parquet").columns == ["text", "split"]
+    result, corpus = corpus_of(tmp_path, ALL, reporter=notes)
     assert result == CacheResult(train=3, dev=2, test=2, blank=2, characters=59, words=15)
-    assert len(notes.warnings) == 1 and notes.warnings[0].startswith("2 rows ")
-    corpus = read_corpus(tmp_path / "cache.parquet", TASK)
+    assert [warning[:7] for warning in notes.warnings] == ["2 rows "]
     assert corpus.train == ["a good film", "dull plot", "two lines"]
     assert (corpus.kind, corpus.dev, corpus.test) == ("single", ["dev one", "dev two"], ["test one", "test two"])
 

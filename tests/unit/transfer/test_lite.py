@@ -52,9 +52,8 @@ def test_originals_come_first_as_they_are_then_new_texts_alone(tmp_path):
     originals, made = frame[:45], frame[45:]
     assert originals.equals(train.select("sentence", pl.lit("original").alias("source"), "label"))
     assert set(made.select("source", "label").rows()) == {("lite", None)}
-    normal = [" ".join(text.split()) for text in made["sentence"]]
-    assert len(set(normal)) == len(normal)
-    assert not set(normal) & {" ".join(text.split()) for text in [*TEXTS, *HELD_OUT]}
+    normal = {" ".join(text.split()) for text in made["sentence"]}
+    assert len(normal) == len(made) and not normal & {" ".join(text.split()) for text in [*TEXTS, *HELD_OUT]}
     assert made["sentence"].to_list() == [text.strip() for text in made["sentence"]]
     assert (result.originals, result.fabricated, result.rows) == (45, len(made), len(frame))
 
@@ -62,9 +61,8 @@ def test_originals_come_first_as_they_are_then_new_texts_alone(tmp_path):
 def test_counts_add_up_and_held_out_copies_are_those_of_an_independent_run(tmp_path):
     result = run(tmp_path / "set.tsv")
     made = texts_of(tmp_path / "set.tsv")[42:]
-    assert result.fabricated + result.duplicates + result.held_out_copies == 420
-    assert result.held_out_copies > 0
-    assert result.drop_rate == pytest.approx((result.duplicates + result.held_out_copies) / 420)
+    dropped = result.duplicates + result.held_out_copies
+    assert result.fabricated + dropped == 420 and result.drop_rate == pytest.approx(dropped / 420)
     assert set(result.counts) == {"words", "words_masked", "words_replaced", "texts_cut"}
     assert result.counts["words_masked"] >= Counter(" ".join(made).split())["[MASK]"] > 0
     assert {rule for example in result.examples for rule in example["rules"]} == {"masked", "replaced", "cut"}
@@ -75,15 +73,15 @@ def test_counts_add_up_and_held_out_copies_are_those_of_an_independent_run(tmp_p
     free, held = (texts_of(tmp_path / name) for name in ("free.tsv", "set.tsv"))
     normal = {" ".join(text.split()) for text in HELD_OUT}
     assert held == [text for text in free if text in TEXTS or " ".join(text.split()) not in normal]
-    assert result.held_out_copies == len(free) - len(held)
+    assert result.held_out_copies == len(free) - len(held) > 0
 
 
 def test_processes_change_nothing_and_the_seed_decides(tmp_path):
-    for name, seed, workers in (("a", 5, 1), ("b", 5, 2), ("c", 6, 1), ("d", 2**80, 1)):
-        run(tmp_path / f"{name}.tsv", seed=seed, settings={"workers": workers})
-    made = {name: (tmp_path / f"{name}.tsv").read_bytes() for name in "abcd"}
-    assert made["a"] == made["b"]
-    assert len(set(made.values())) == 3
+    made = []
+    for seed, workers in ((5, 1), (5, 2), (6, 1), (2**80, 1)):
+        run(tmp_path / "set.tsv", seed=seed, settings={"workers": workers})
+        made.append((tmp_path / "set.tsv").read_bytes())
+    assert made[0] == made[1] and len(set(made)) == 3
 
 
 def stop(monkeypatch, where, after):

@@ -47,8 +47,7 @@ def rewritten(texts, rules, repeat=1, edited=None):
 
 def test_texts_without_rules_or_not_edited_stay():
     done = rewritten([TEXT, [], TEXT[:1]], NOTHING)
-    assert done.texts.to_list() == ["the good film has a plot and ends", "", "the"]
-    assert done.words.tolist() == [8, 0, 1]
+    assert done.texts.to_list() == ["the good film has a plot and ends", "", "the"] and done.words.tolist() == [8, 0, 1]
     assert not (done.masked.any() or done.replaced.any() or done.cut.any())
     done = rewritten([TEXT, TEXT], Rules(0.5, 0.5, 1, 1, 2), edited=[False, True])
     assert done.texts[0] == "the good film has a plot and ends"
@@ -90,8 +89,7 @@ def test_every_window_is_as_likely_as_another():
     assert chisquare([(sizes == size).sum() for size in (2, 3, 4)]).pvalue > 0.001
     for size, count in ((2, 5), (3, 4), (4, 3)):
         found = np.bincount(starts[sizes == size])
-        assert len(found) == count
-        assert chisquare(found).pvalue > 0.001
+        assert len(found) == count and chisquare(found).pvalue > 0.001
 
 
 def test_n_grams_are_taken_as_often_as_asked_and_kept_whole():
@@ -113,10 +111,8 @@ def test_n_grams_are_taken_as_often_as_asked_and_kept_whole():
 def test_windows_lie_within_the_text(length, shortest, more, seed):
     rules = Rules(0, 0, 1, shortest, shortest + more)
     starts, sizes = windows(np.full(20, length), np.ones(20, bool), rules, np.random.default_rng(seed))
-    assert (starts >= 0).all()
-    assert (starts + sizes <= length).all()
-    assert (sizes >= min(length, shortest)).all()
-    assert (sizes <= min(length, shortest + more)).all()
+    assert starts.min() >= 0 and (starts + sizes).max() <= length
+    assert min(length, shortest) <= sizes.min() <= sizes.max() <= min(length, shortest + more)
 
 
 @pytest.mark.parametrize("rules", [Rules(1, 0, 0, 1, 5), Rules(0, 1, 1, 1, 1)])

@@ -87,8 +87,7 @@ def test_part_holds_words_gaps_and_tags(tagged):
     assert [words.spaces[gap] for gap in words.gaps] == [" ", "  ", ""]
     assert [words.tag_names[tag] for tag in words.tags] == ["A", "B", "F"]
     words = TaggedWords.of(tagged({"sentence": ["", " "]}, initials, "whitespace"), 0, 2)
-    assert words.offsets.tolist() == [0, 0, 0]
-    assert (len(words.words), words.tag_names) == (0, [])
+    assert (words.offsets.tolist(), len(words.words), words.tag_names) == ([0, 0, 0], 0, [])
 
 
 @pytest.mark.parametrize("tags", [[["A"]], [["A", "B", "C"]], [["A", "B"], []], [], [[1, 2]], None])

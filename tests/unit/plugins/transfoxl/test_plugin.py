@@ -136,10 +136,6 @@ def test_what_was_trained_from_scratch_is_fine_tuned_on_other_texts(tmp_path, le
         fine_tune(tmp_path / "none", notes, Corpus("single", ["zebra zebra"], ["a"]), model=str(learned[0]))
 
 
-COUNTED = ["a good film about a dog", "the plot is very dull", "rare fun", "it was bad", "the dog is good"] * 4
-FEW = Corpus("single", COUNTED, ["the plot is very dull"])
-
-
 def test_options_are_the_papers_and_those_of_earlier_versions_and_some_make_no_model(notes):
     options = Options()
     assert (options.model, options.lr, options.weight_decay, options.batch_size) == ("wt103", 5e-5, 1e-3, 48)
@@ -148,30 +144,27 @@ def test_options_are_the_papers_and_those_of_earlier_versions_and_some_make_no_m
     assert (config.n_layer, config.d_model, config.d_embed, config.n_head, config.d_head) == (18, 1024, 1024, 16, 64)
     assert (config.d_inner, config.div_val, config.mem_len, config.clamp_len) == (4096, 4, 1600, 1000)
     assert Options(min_freq=2, n_layer="auto", cutoffs="auto", from_scratch=False, max_size=0) == Options()
-    for name, value in (("n_layer", 4), ("from_scratch", True)):
+    for wrong in ({"n_layer": 4}, {"from_scratch": True}, {"words": "none"}, {"max_length": 1}):
         with pytest.raises(ValidationError):
-            Options(**{name: value})
-    for name, value in (("words", "none"), ("max_length", 1)):
-        with pytest.raises(ValidationError):
-            Options(**{name: value})
+            Options(**wrong)
 
 
 def test_no_memory_and_another_kind_of_model(tmp_path, notes):
     folder = copied(tmp_path / "wt103")
     rewrite(folder, mem_len=0)
     with raising(DataError, "mem_len is 0", says=str(folder)):
-        prepare(Options(model=str(folder)), FEW, notes)
+        prepare(Options(model=str(folder)), CORPUS, notes)
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(DataError, match="a gpt2 model is not a Transformer-XL"):
-        prepare(Options(model=str(tmp_path)), FEW, notes)
+        prepare(Options(model=str(tmp_path)), CORPUS, notes)
     with raising(MissingError, key="generators.transfoxl.model"):
-        prepare(Options(model=str(tmp_path / "none")), FEW, notes)
+        prepare(Options(model=str(tmp_path / "none")), CORPUS, notes)
 
 
 def test_a_vocabulary_that_is_another_models(tmp_path, notes):
     folder = copied(tmp_path / "wt103", "vocab.*")
     (folder / "vocab.txt").write_text("<eos>\n<unk>\na\n")
-    for attempt in (lambda: prepare(Options(model=str(folder)), FEW, notes), lambda: load(folder, notes)):
+    for attempt in (lambda: prepare(Options(model=str(folder)), CORPUS, notes), lambda: load(folder, notes)):
         with pytest.raises(DataError, match="it has 3 words, the model knows 301"):
             attempt()
 
