@@ -53,7 +53,7 @@ TABLE = {
     "profile show": "Show a profile as it is written, or every setting with its origin, or its meaning.",
     "profile copy": "Copy a profile to a file of your own, to change it there.",
     "profile check": "Check a profile, and its tables where they are there: every wrong key is reported at once.",
-    "plugins": "Students, taggers and generators: list, show, check and write plugins.",
+    "plugins": "Students, teachers, generators and taggers: list, show, check and write plugins.",
     "plugins list": "List the installed plugins, without importing them.",
     "plugins show": "Show a plugin: its origin, its abilities and its options.",
     "plugins check": "Check a plugin against its contract; the exit code is 5 if a check has failed.",
@@ -181,7 +181,7 @@ def to_front(command: Any, arguments: Sequence[str]) -> tuple[list[str], list[st
 app = typer.Typer(
     name="kd",
     cls=Commands,
-    help="Distil a large fine-tuned text classifier into a BiLSTM some 400 times faster.",
+    help="Distil a large fine-tuned text classifier into a BiLSTM hundreds of times faster.",
     epilog="[bold]Example[/bold]  kd run-all",
     context_settings=CONTEXT,
     rich_markup_mode="rich",

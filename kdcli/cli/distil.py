@@ -104,7 +104,7 @@ def _view(result: "DistilResult") -> RenderableType:
     lines = [*deferral_lines(result.deferral), f"student: {result.student}", *page, result.outlook]
     more = {
         "cold start, s": {model: f"{seconds:.1f}" for model, seconds in result.cold_start.items()},
-        "cost of 1,000,000": {model: f"{cost:.2g}" for model, cost in result.cost.items()},
+        "cost of 1,000,000 (--price an hour)": {model: f"{cost:.2g}" for model, cost in result.cost.items()},
     }
     ended = Text(f"done in {duration(result.seconds)}", "dim")
     return Group(results_view(result.results, more), Text(""), *map(Text, lines), ended)

@@ -274,8 +274,11 @@ def predict_glue(
 ) -> list[PredictResult]:
     """Write GLUE's submission files for a task's test tables, with their index; ``how`` is for ``predict_file``."""
     loaded = model if isinstance(model, Loaded) else Loaded(model, type(model), ())
-    files = submission_files(settings, folder)
-    task = glue_task(loaded.value.task, settings.name)
+    files, own = submission_files(settings, folder), loaded.value.task
+    if own.name in TASKS.keys() - {settings.name, settings.student_of}:
+        what = f"the model is one of task {own.name}, and the tables are those of {settings.name}"
+        raise DataError(what, file=settings.data_dir, hint="name a model of this task, or the profile of that one")
+    task = glue_task(own, settings.name)
     spelled = Loaded[Model](_RenamedLabels(loaded, task), _RenamedLabels, (loaded, task), loaded.files)
     write_json(folder / UNFINISHED, [file.name for file in files])
     results = [predict_file(spelled, table, file, settings, **how) for file, table in files.items()]

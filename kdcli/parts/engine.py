@@ -258,17 +258,18 @@ class _Process(SpawnProcess):
 
     @staticmethod
     def _Popen(process_obj: BaseProcess) -> Any:
-        script = sys.modules["__main__"]
-        hidden = {name: vars(script).pop(name) for name in ("__file__", "__spec__") if name in vars(script)}
-        script.__spec__ = None
+        script: dict[str, Any] = vars(sys.modules["__main__"])
+        hidden: dict[str, Any] = {name: script[name] for name in ("__file__", "__spec__") if name in script}
+        script.pop("__file__", None)
+        script["__spec__"] = None
         try:
-            return SpawnProcess._Popen(process_obj)  # type: ignore[attr-defined]
+            return SpawnProcess._Popen(process_obj)
         finally:
-            vars(script).update(hidden)
+            script.update(hidden)
 
 
 class _Context(SpawnContext):
-    Process = _Process  # type: ignore[assignment]
+    Process = _Process
 
 
 def follow_parent(sent: Any = None) -> None:

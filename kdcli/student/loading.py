@@ -18,7 +18,7 @@ from kdcli.errors import DataError, MissingError, PluginError, first_line
 from kdcli.student.vocabulary import Compute
 
 Schema = TypeVar("Schema", bound=BaseModel)
-REMAKE = "name the folder that `kd student` has written, or have it written again"
+REMAKE = "name a run, or the folder of its student; `kd distil`, `kd run-all` and `kd student` write it"
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:

@@ -193,7 +193,7 @@ def _of_table(table: TableReport, settings: TaskSettings, task: Task, max_words:
         yield warning(f"{what}: {_pair(table.repeated.example)}")
     for found, what, advice in (
         (table.empty, "without a character", None),
-        (table.breaks, "with a tab or a line end", "such texts can be in .parquet and .jsonl, not in .tsv"),
+        (table.breaks, "with a tab or a line end", "such texts can be in .csv, .parquet and .jsonl, not in .tsv"),
         (table.characters, "with characters that do not print", "they are kept as they are"),
     ):
         if found.count:

@@ -8,6 +8,7 @@ import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from made_student import make_student
@@ -33,6 +34,17 @@ def test_what_cannot_be_served(student, tmp_path, kd, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     kd.says(6, ("uvicorn", "pip install 'kdcli[serve]'"), *serve, 0)
+
+
+def test_the_dockerfile_names_what_there_is(kd):
+    root = Path(__file__).resolve().parents[2]
+    lines = [line.partition(" ") for line in (root / "examples/Dockerfile").read_text().splitlines()]
+    copied = [name for word, _, rest in lines if word == "COPY" for name in rest.split()[:-1]]
+    shown = (root / "examples/Dockerfile.dockerignore").read_text().split()
+    assert copied and all((root / name).exists() and f"!{name}" in shown for name in copied)
+    (command,) = (json.loads(rest) for word, _, rest in lines if word == "CMD")
+    code, out, _ = kd(*command[1:], "--help")
+    assert code == 0 and command[0] == "kd" and all(flag in out for flag in command if flag.startswith("--"))
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 import codecs
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +63,14 @@ def test_the_files_of_every_task(name, tmp_path):
             labels = TASKS["mnli" if name == "ax" else name]
             known = {labels.row(place)[labels.label] for place in range(48)} - {"-"}
             assert set(told) == known == set(glue.TASKS[name].labels)
+
+
+def test_a_model_of_another_task_of_glue(tmp_path):
+    write("cola", tmp_path / "data")
+    settings = settings_for("cola", tmp_path / "data")
+    with pytest.raises(DataError, match="of task sst2, and the tables are those of cola"):
+        predict_glue(Turns(replace(task_from(settings), name="sst2")), settings, tmp_path / "out", origin={})
+    assert predict_glue(Turns(replace(task_from(settings), name="mine")), settings, tmp_path / "out", origin={})
 
 
 def test_labels_are_written_as_glue_writes_them():
