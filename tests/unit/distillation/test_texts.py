@@ -13,7 +13,8 @@ from kdcli.api import Task
 from kdcli.config.load import load_profile
 from kdcli.config.schema import TaskSettings
 from kdcli.distillation.choose import by_entropy, in_rounds, read_others
-from kdcli.distillation.plan import Limits, Speeds, make_plan
+from kdcli.distillation.derive import count_cut, student_settings
+from kdcli.distillation.plan import Limits, Speeds, make_plan, outlook
 from kdcli.distillation.texts import Columns, find_columns, find_files, first_texts, held_out, take_texts
 from kdcli.errors import DataError, MissingError, ProfileError, UsageError
 
@@ -296,3 +297,27 @@ def test_a_score_has_no_entropy(tmp_path):
     score = {"task.labels": (), "task.names": (), "task.metric": "pearson"}
     with raising(ProfileError, "entropy", key="transfer.choose"):
         load_profile(tmp_path / "my.toml", environ={}, flags=score)
+
+
+def test_the_student_reads_99_of_100_texts_whole():
+    lengths = [*range(10, 109), 400]  # 100 texts, of which the 99th has 108 words
+    texts = pl.DataFrame({"sentence": [" ".join(["a"] * length) for length in lengths]})
+    derived = student_settings(texts, load_profile("distil").settings)
+    assert derived["student.max_length"] == 108 and count_cut(texts, 108) == 1
+    assert (
+        student_settings(pl.DataFrame({"sentence": ["a"] * 20}), load_profile("distil").settings)["student.max_length"]
+        == 8
+    )
+
+
+@pytest.mark.parametrize(
+    ("scores", "beyond", "said"),
+    [
+        ([0.5, 0.6], 0, "too short"),
+        ([0.5, 0.6, 0.7, 0.7, 0.72, 0.75], 0, "by 5.0 points"),
+        ([0.5, 0.6, 0.7, 0.7, 0.7, 0.65], 0, "more time would bring little"),
+        ([0.5, 0.6, 0.7, 0.7, 0.7, 0.65], 1200, "1,200 more texts"),
+    ],
+)
+def test_what_more_time_would_bring(scores, beyond, said):
+    assert said in outlook([{"accuracy": score} for score in scores], "accuracy", beyond)
