@@ -300,14 +300,11 @@ def test_a_score_has_no_entropy(tmp_path):
 
 
 def test_the_student_reads_99_of_100_texts_whole():
-    lengths = [*range(10, 109), 400]  # 100 texts, of which the 99th has 108 words
+    settings = load_profile("distil").settings
+    lengths = [*range(10, 209), 400, 500]  # 201 texts, two of which are longer than 208 words
     texts = pl.DataFrame({"sentence": [" ".join(["a"] * length) for length in lengths]})
-    derived = student_settings(texts, load_profile("distil").settings)
-    assert derived["student.max_length"] == 108 and count_cut(texts, 108) == 1
-    assert (
-        student_settings(pl.DataFrame({"sentence": ["a"] * 20}), load_profile("distil").settings)["student.max_length"]
-        == 8
-    )
+    assert student_settings(texts, settings)["student.max_length"] == 208 and count_cut(texts, 208) == 2
+    assert student_settings(pl.DataFrame({"sentence": ["a"] * 20}), settings)["student.max_length"] == 8
 
 
 @pytest.mark.parametrize(
