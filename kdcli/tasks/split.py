@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import polars as pl
 
-from kdcli.api import Reporter, Task
+from kdcli.api import QuietReporter, Reporter, Task
 from kdcli.config.schema import TaskSettings
 from kdcli.errors import DataError, UsageError
 from kdcli.tables.read import ROW_NUMBER, Form, TableReader, as_texts
@@ -101,10 +101,11 @@ def load_table(
 
 
 def check_labelled(settings: TaskSettings, task: Task, split: Split) -> None:
-    """Check, without reading the rows, that a split is there and has a column of labels; else a ``DataError``."""
+    """Check by the first rows that a split is there and has the task's labels; else a ``DataError``."""
     for path in needed_files(settings, split):
         if detect(path, settings, task).label is None and settings.gold:
             raise missing_label_column(path, settings)
+        next(stream_table(path, settings, task, QuietReporter(), labels=True), None)
 
 
 def stream_table(

@@ -13,7 +13,7 @@ from kdcli.api import Task
 from kdcli.errors import DataError
 from kdcli.tasks import split as splits
 from kdcli.tasks.check import check_data
-from kdcli.tasks.split import load_split, load_table, split_files, stream_table, task_from
+from kdcli.tasks.split import check_labelled, load_split, load_table, split_files, stream_table, task_from
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 TRAIN = "sentence\tlabel\ngood\t1\nbad\t0\n"
@@ -46,6 +46,17 @@ def test_the_names_that_a_split_may_have(tmp_path, settings_of, there, read):
         (tmp_path / name).write_text("x")
     found = [path.name for path in split_files(settings_of("MNLI"), "dev")]
     assert found == (sorted(there) if read is None else read)
+
+
+def test_the_first_rows_show_a_wrong_label_before_the_work(tmp_path, settings_of):
+    settings = settings_of("SST-2")
+    (tmp_path / "train.tsv").write_text(TRAIN)
+    check_labelled(settings, task_from(settings), "train")
+    (tmp_path / "train.tsv").write_text(f"{TRAIN}dull\tbilling\n")
+    with raising(DataError, "'billing'", row=4, key="label"):
+        check_labelled(settings, task_from(settings), "train")
+    with raising(DataError, "dev"):
+        check_labelled(settings, task_from(settings), "dev")
 
 
 def test_a_table_that_is_passed_over_is_told_of(load, tmp_path, notes):
