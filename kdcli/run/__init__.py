@@ -173,7 +173,7 @@ def stale(
     if entry is None:
         return ["first run"]
     if not entry.ended:
-        return ["it did not come to its end"]
+        return ["it was stopped before its end"]
     then, now = entry.parameters, json.loads(json.dumps(dict(parameters)))
     from kdcli.config.load import flatten
     from kdcli.config.schema import Settings

@@ -170,10 +170,12 @@ def check(steps: Sequence[Step], lock: Lock, *, force: bool, dry_run: bool = Fal
             if path not in coming and not path.exists() and not dry_run:
                 own = [] if name in step.run.elsewhere else STAGES.values()
                 makers = (stage for stage in own if path in map(step.run.path, stage.makes))
-                hint = next((f"`{stage.command}` makes it" for stage in makers), None)
+                hint = next(
+                    (f"`{stage.command}` makes it, `kd run-all` all that comes before" for stage in makers), None
+                )
                 if name == "transfer" and (methods := [one for one in METHODS if step.run.path(one).exists()]):
                     hint = f"this run has texts of {' and '.join(methods)}: --set transfer.method={'+'.join(methods)}"
-                raise DataError(f"{step.stage.name} needs {name}, which does not exist", file=path, hint=hint)
+                raise DataError(f"the stage {step.stage.name} needs this, which is not there", file=path, hint=hint)
         entry = None if step.alone else lock.entry(step.key)
         for name, path in step.outputs.items():
             if not entry or entry.ended:  # else a plugin may have begun to write it

@@ -121,7 +121,7 @@ def test_a_stage_that_fails_keeps_what_it_made_before(chain, error):
 
     with pytest.raises(type(error)):
         chain.run(chain.steps(Upper("letters", fail)))
-    assert chain.run()[0].reasons == ["it did not come to its end"]
+    assert chain.run()[0].reasons == ["it was stopped before its end"]
     with pytest.raises(type(error)):
         chain.run(chain.steps(Upper("letters", fail, seed=2)))
     assert [outcome.reasons for outcome in chain.run()] == [[], []]
@@ -132,7 +132,7 @@ def test_a_stage_that_fails_keeps_what_it_made_before(chain, error):
 
     with pytest.raises(type(error)):
         chain.run(chain.steps(Upper("letters", overwrite, seed=2)))
-    assert chain.run()[0].reasons == ["it did not come to its end"]
+    assert chain.run()[0].reasons == ["it was stopped before its end"]
 
 
 @pytest.mark.parametrize("changed", [True, False])
