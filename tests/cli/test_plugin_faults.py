@@ -14,8 +14,8 @@ from kdcli.errors import KdError
         (["export", "hub-folder", "--output", "hub"], 0, ""),
         (["bench"], 1, "measured"),
         (["predict", "--glue", "glue"], 2, "GLUE has no task 'toy'"),
-        (["teacher", "export"], 4, "needs transfer"),
-        (["join"], 4, "needs transfer"),
+        (["teacher", "export"], 4, "which is not there"),
+        (["join"], 4, "which is not there"),
     ],
 )
 def test_a_command_needs_no_plugins_but_those_that_it_uses(kd, monkeypatch, line, code, says):
