@@ -254,18 +254,19 @@ def processes(count: int, sent: SimpleQueue[Any] | None = None) -> ProcessPoolEx
 
 
 class _Process(SpawnProcess):
-    """A process that does not run the user's script again: that script needs no guard for ``__main__``."""
+    """A process that does not run the user's script again, if that has no guard for ``__main__``."""
 
     @staticmethod
     def _Popen(process_obj: BaseProcess) -> Any:
         script: dict[str, Any] = vars(sys.modules["__main__"])
-        hidden: dict[str, Any] = {name: script[name] for name in ("__file__", "__spec__") if name in script}
-        script.pop("__file__", None)
-        script["__spec__"] = None
+        file = script.get("__file__")
+        if file is None or not Path(file).is_file() or "__main__" in Path(file).read_text("utf-8", "replace"):
+            return SpawnProcess._Popen(process_obj)
+        del script["__file__"]
         try:
             return SpawnProcess._Popen(process_obj)
         finally:
-            script.update(hidden)
+            script["__file__"] = file
 
 
 class _Context(SpawnContext):

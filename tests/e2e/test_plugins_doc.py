@@ -153,8 +153,10 @@ def here(line, trained, tiny, dbert, monkeypatch):
     Path("reviews.txt").write_text("".join(f"a review of the {thing} .\n" for thing in THINGS))
     Path("mine").mkdir()
     for name in ("train", "dev"):
-        rows = [f"{text}\t{text}\t{label}\n" for text, label in tiny.rows(name)]
-        Path(f"mine/{name}.tsv").write_text("review\treply\tstars\n" + "".join(rows))
+        rows = [
+            f"{text}\t{text}\t{1 + 4 * int(label)}\t{('food', 'room')[int(label)]}\n" for text, label in tiny.rows(name)
+        ]
+        Path(f"mine/{name}.tsv").write_text("review\treply\tstars\ttopic\n" + "".join(rows))
     assert tiny.kd("profile", "copy", "sst2", "my.toml").code == 0
     texts = [text for text, _ in tiny.rows("train")]
     pl.DataFrame({"review": texts}).write_csv("reviews.csv")
