@@ -287,8 +287,8 @@ def _beaten(results: Results) -> list[str]:
         if "tf-idf" in rows:
             student, words = (rows[model].fidelity[table].nearness for model in ("student", "tf-idf"))
             if words.value >= student.low:
-                figures = f"{words.value:.3f} on {table}, the student {student.value:.3f}"
-                notes.append(f"tf-idf is as near to the teacher as the student ({figures}): take that, or more texts")
+                near = f"{words.value:.3f} on {table}, the student {student.value:.3f}, {student.low:.3f} at the least"
+                notes.append(f"tf-idf may be as near to the teacher as the student ({near}): take it, or more texts")
     return notes
 
 
