@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam, AdamW, Optimizer
@@ -299,13 +299,17 @@ class Checkpoint:
             for name, value in self.optimizer.state.get(parameter, {}).items()
         }
         groups = {"model": self.module.state_dict(), "best": best, "optimizer": state, "random": random}
-        tensors = {
-            f"{group}/{name}": value.detach().cpu().clone()
-            for group, values in groups.items()
-            for name, value in values.items()
-        }
+        tensors: dict[str, Tensor] = {}
+        storages = set[int]()
+        for group, values in groups.items():
+            for name, value in values.items():
+                here = value.detach().cpu().contiguous()
+                storage = here.untyped_storage().data_ptr()
+                # A copy takes memory: only of weights that the average shares, which safetensors takes no second time.
+                tensors[f"{group}/{name}"] = here.clone() if storage in storages else here
+                storages.add(storage)
         with atomic(self.folder / FILE) as temporary:
-            temporary.write_bytes(save(tensors, {"position": json.dumps(asdict(position))}))
+            save_file(tensors, temporary, {"position": json.dumps(asdict(position))})
 
     def restore(self, device: torch.device, reporter: Reporter) -> tuple[dict[str, Tensor], Position] | None:
         """Put all back, and return the best model so far and the position; None where there is no checkpoint."""

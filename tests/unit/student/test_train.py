@@ -11,7 +11,7 @@ import pytest
 import torch
 from notes import Notes
 from raising import raising
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 import kdcli
@@ -19,7 +19,7 @@ from kdcli.api import QuietReporter, Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError, KdError, PluginError, ProfileError
 from kdcli.files import MARKER, sha256
-from kdcli.student import build
+from kdcli.student import build, optimize
 from kdcli.student.build import round_tables
 from kdcli.student.dataset import Examples, encode_table
 from kdcli.student.student import load_student
@@ -286,6 +286,12 @@ def test_full_disk_leaves_what_was_there(tmp_path, monkeypatch, file):
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(path, content)
 
+    def full_of_tensors(tensors, path, metadata):
+        path.write_bytes(b"half of it")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    if file == "checkpoint":
+        monkeypatch.setattr(optimize, "save_file", full_of_tensors)
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(KdError, match="the disk is full"):
         train(tmp_path / "student", seed=2)
