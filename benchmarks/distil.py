@@ -88,7 +88,7 @@ def memory(teacher: str, offered: int = 2_000_000) -> None:
             f"kdcli.distil({teacher!r}, {str(path)!r}, budget=50_000, settings={{'transfer.lite.n_iter': 0}},"
             f" run_dir={str(Path(folder) / 'run')!r});"
             "who = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN;"
-            "print(*(f'{resource.getrusage(one).ru_maxrss / 1e6:.2f}' for one in who))"
+            "print(*(f'{resource.getrusage(one).ru_maxrss * 1024 / 1e9:.2f}' for one in who))"
         )
         printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     print(
