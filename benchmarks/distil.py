@@ -91,9 +91,8 @@ def memory(teacher: str, offered: int = 2_000_000) -> None:
             "print(*(f'{resource.getrusage(one).ru_maxrss * 1024 / 1e9:.2f}' for one in who))"
         )
         printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    print(
-        f"{offered:,} texts offered, 50,000 chosen: peak {' GB, of a child '.join(printed.split())} GB (1.5 is asked)"
-    )
+    peak, child = printed.split()
+    print(f"{offered:,} texts offered, 50,000 chosen: peak {peak} GB, of a child {child} GB (at most 1.5 is asked)")
 
 
 def zero_shot(teacher: str, texts: list[str], labels: list[str], epochs: int) -> None:

@@ -146,10 +146,10 @@ async def _invalid(request: Request, error: RequestValidationError) -> JSONRespo
     """Say what is wrong where, but not repeat the text, which may be long or private."""
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
         return JSONResponse({"detail": "the body is JSON: send the header Content-Type: application/json"}, 415)
-    detail = [{key: one[key] for key in ("loc", "msg", "type")} for one in error.errors()]
-    for said, one in zip(detail, error.errors(), strict=True):
-        if one["type"] == "json_invalid":  # what the parser says, which repeats nothing
-            said["msg"] += f": {one['ctx']['error']}"
+    detail = []
+    for one in error.errors():
+        why = f": {one['ctx']['error']}" if one["type"] == "json_invalid" else ""  # the parser's, which repeats nothing
+        detail.append({"loc": one["loc"], "msg": one["msg"] + why, "type": one["type"]})
     return JSONResponse({"detail": detail}, 422)
 
 

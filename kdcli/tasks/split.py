@@ -103,9 +103,10 @@ def load_table(
 def check_labelled(settings: TaskSettings, task: Task, split: Split) -> None:
     """Check by the first rows that a split is there and has the task's labels; else a ``DataError``."""
     for path in needed_files(settings, split):
-        if detect(path, settings, task).label is None and settings.gold:
+        layout = detect(path, settings, task)
+        if layout.label is None and settings.gold:
             raise missing_label_column(path, settings)
-        next(stream_table(path, settings, task, QuietReporter(), labels=True), None)
+        next(_read(path, layout, settings, task, QuietReporter(), labelled=False, training=False), None)
 
 
 def stream_table(

@@ -13,6 +13,13 @@ from pathlib import Path
 import pytest
 from made_student import make_student
 
+SERVE = [sys.executable, "-m", "kdcli", "serve", "--port", "0", "--json", "--student"]
+
+
+def url_of(service):
+    """Wait until it listens."""
+    return json.loads("".join(iter(service.stdout.readline, "}\n")) + "}")["url"]
+
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory):
@@ -50,11 +57,9 @@ def test_the_dockerfile_names_what_there_is(kd):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_when_requests_are_answered(student, number):
-    command = [sys.executable, "-m", "kdcli", "serve", "--student", student, "--port", "0", "--json"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env={**os.environ, "KD_TOKEN": "geheim"}, **pipes) as service:
-        lines = iter(service.stdout.readline, "}\n")
-        url = json.loads("".join(lines) + "}")["url"]
+    with subprocess.Popen([*SERVE, student], env={**os.environ, "KD_TOKEN": "geheim"}, **pipes) as service:
+        url = url_of(service)
         many = threading.Semaphore(0)
 
         def ask(client):
@@ -85,9 +90,8 @@ def test_a_signal_ends_it_when_requests_are_answered(student, number):
 
 @pytest.mark.slow
 def test_a_client_that_sends_half_a_request_does_not_keep_it(student):
-    command = [sys.executable, "-m", "kdcli", "serve", "--student", student, "--port", "0", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
-        url = json.loads("".join(iter(service.stdout.readline, "}\n")) + "}")["url"]
+    with subprocess.Popen([*SERVE, student], stdout=subprocess.PIPE, text=True) as service:
+        url = url_of(service)
         with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
             head = "POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
             client.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
