@@ -34,6 +34,7 @@ from kdcli.evaluate.bench import BenchSubject, cold_start, student_forms
 from kdcli.evaluate.pair import CalibrationResult
 from kdcli.evaluate.results import Results
 from kdcli.files import sha256, write_json, write_text
+from kdcli.models.classifier import are_generic
 from kdcli.models.device import fastest_precision, resolve
 from kdcli.report.page import report_run
 from kdcli.run import REQUEST, artefact
@@ -119,7 +120,7 @@ def distil(
     starts, costs, new = dict[str, float](), dict[str, float](), bool(ran)
     if price is not None:
         record = json.loads((root / REQUEST).read_text("utf-8"))  # the page reads it
-        starts = ("results" not in ran and record.get("cold_start")) or _cold_starts(settings, student, reporter)
+        starts = ("results" not in ran and record.get("cold_start")) or _cold_starts(settings, root, reporter)
         costs, new = {row.model: row.cost(price) for row in results.rows}, new or record.get("price") != price
         write_json(root / REQUEST, {**record, "price": price, "cold_start": starts})
     return DistilResult(
@@ -246,6 +247,8 @@ def _plan(
         derived["teacher.export.precision"] = best
         reporter.info(f"the teacher labels texts in {best}, which is faster here; --precision fp32 turns that off")
     opened = source.open(labels, device=device, precision=profile().settings.export_precision, reporter=reporter)
+    if not (columns.label or request.label_col or are_generic(opened.labels)):
+        columns = find_columns(first, text, text2, labels=opened.labels)
     derived |= derive.task_settings(opened, labels, columns, reporter) | derive.label_settings(columns, opened)
     if not hasattr(opened, "represent"):
         derived["student.repr_weight"] = 0.0
@@ -298,11 +301,12 @@ def _plan(
     return profile(), counts, plan, columns
 
 
-def _cold_starts(settings: Settings, student: Path, reporter: Reporter) -> dict[str, float]:
+def _cold_starts(settings: Settings, root: Path, reporter: Reporter) -> dict[str, float]:
     task, source, device = task_from(settings.task), TeacherSource.of(settings), resolve(settings.device)
     teacher = BenchSubject("teacher", "teacher", source.model, task, device, settings.precision, source)
-    forms = student_forms(student, settings.student.model, task)
-    models = {"student": forms[-1], **({} if source.is_remote else {"teacher": teacher})}
+    folders = (artefact(root, name) for name in ("student", "baseline"))
+    models = {one.name: student_forms(one, settings.student.model, task)[-1] for one in folders if one.exists()}
+    models |= {} if source.is_remote else {"teacher": teacher}
     try:
         return {name: cold_start(model) for name, model in models.items()}
     except KdError as error:  # the student is there all the same

@@ -117,7 +117,8 @@ def find_columns(
     if first is None:
         raise DataError("there are no texts in this file", file=path)
     rows = first.drop(ROW_NUMBER).head(_LOOKED_AT)
-    holding = [name for name in rows.columns if (values := _values(rows, name)) and set(values) <= set(labels)]
+    known = set(map(str.casefold, labels))
+    holding = [name for name in rows.columns if (of := _values(rows, name)) and set(map(str.casefold, of)) <= known]
     label = None if label_col == "none" else label_col or next(iter(holding), _named(rows.columns, _LABEL_NAMES))
     if form == "txt":
         if not _written(rows):

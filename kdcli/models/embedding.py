@@ -44,14 +44,14 @@ class Embedding(nn.Module):
 def embedding(kind: Kind, vocabulary_size: int, vectors: NDArray[np.float32] | None, dimension: int) -> Embedding:
     """Build word vectors; without given ones, every kind begins at random, in U(-0.25, 0.25).
 
-    ``vectors``, ``float32 [vocabulary_size, dimension]``, are copied.
+    Trained ones are a copy of ``vectors``, ``float32 [vocabulary_size, dimension]``; frozen ones are these themselves.
     """
     if vectors is None or kind == "rand":
         start = torch.empty(vocabulary_size, dimension).uniform_(-0.25, 0.25)
     else:
         start = torch.from_numpy(vectors)
     trained = start.clone() if kind != "static" else None
-    frozen = start.clone() if kind in ("static", "multichannel") else None
+    frozen = start if kind in ("static", "multichannel") else None
     return Embedding(trained, frozen)
 
 

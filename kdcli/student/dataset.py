@@ -29,7 +29,7 @@ from kdcli.student.vocabulary import (
     word_type,
 )
 from kdcli.tables.read import ROW_NUMBER, TableReader, read_table
-from kdcli.tasks.answers import answers
+from kdcli.tasks.answers import answers, centred
 from kdcli.tasks.labels import encode_labels, label_texts, respell, spelling_of
 from kdcli.tasks.text_set import STATES, text_columns
 
@@ -175,9 +175,12 @@ class JoinedSet:
     def batches(
         self,
     ) -> Iterator[tuple[list[pl.Series], NDArray[np.float32], NDArray[Any] | None, NDArray[np.float16] | None]]:
-        """Give the rows in batches: text columns, logits, labels if all rows have one, representations if any."""
+        """Give the rows in batches: text columns, logits, labels if all rows have one, representations if any.
+
+        Logits that a softmax reads are centred: squared errors would count what it does not see.
+        """
         for batch in self.reader.batches():
-            logits = np.stack([self._floats(batch, name) for name in self.logits], axis=1)
+            logits = centred(np.stack([self._floats(batch, name) for name in self.logits], axis=1), self.task)
             states = batch[STATES].to_numpy().astype(np.float16) if self.size else None
             yield [batch[name] for name in self.texts], logits, self._labels(batch, logits), states
 

@@ -88,14 +88,15 @@ def project(states: NDArray[np.floating[Any]], dimension: int) -> NDArray[np.flo
     One factor for all components keeps the proportions of distances: a student learns better. The sign of each
     component is the one that makes its largest loading positive.
     """
-    centred = states.astype(np.float64) - states.mean(axis=0, dtype=np.float64)
+    centred = states.astype(np.float64)
+    centred -= centred.mean(axis=0)
     _, axes = np.linalg.eigh(centred.T @ centred)
     axes = axes[:, ::-1][:, :dimension]
     largest = np.abs(axes).argmax(axis=0)
     components = centred @ (axes * np.sign(axes[largest, np.arange(dimension)]))
     spread = components.std()
-    scaled: NDArray[np.floating[Any]] = components * (SPREAD / spread if spread > 0 else 0)
-    return scaled.astype(np.float32)
+    components *= SPREAD / spread if spread > 0 else 0
+    return np.asarray(components, np.float32)
 
 
 @torch.inference_mode()

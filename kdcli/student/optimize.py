@@ -272,6 +272,13 @@ class Position:
         self.losses += 1
 
 
+def learned(module: nn.Module) -> dict[str, Tensor]:
+    """Return the state of a module without its frozen parameters, which are the same from beginning to end."""
+    named = module.named_parameters(remove_duplicate=False)
+    frozen = {name for name, parameter in named if not parameter.requires_grad}
+    return {name: value for name, value in module.state_dict().items() if name not in frozen}
+
+
 def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in weights.items()}
 
@@ -289,7 +296,7 @@ class Checkpoint:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def save(self, best: Mapping[str, Tensor], position: Position) -> None:
-        """Write the model, the optimiser, the random state, the best model so far and the position."""
+        """Write what is learned of the model and of the best one so far, the optimiser, random state and position."""
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             random["cuda"] = torch.cuda.get_rng_state()
@@ -298,14 +305,14 @@ class Checkpoint:
             for number, parameter in enumerate(self._parameters)
             for name, value in self.optimizer.state.get(parameter, {}).items()
         }
-        groups = {"model": self.module.state_dict(), "best": best, "optimizer": state, "random": random}
+        groups = {"model": learned(self.module), "best": best, "optimizer": state, "random": random}
         tensors: dict[str, Tensor] = {}
         storages = set[int]()
         for group, values in groups.items():
             for name, value in values.items():
                 here = value.detach().cpu().contiguous()
                 storage = here.untyped_storage().data_ptr()
-                # A copy takes memory: only of weights that the average shares, which safetensors takes no second time.
+                # A copy takes memory: only of weights that a plugin shares, which safetensors takes no second time.
                 tensors[f"{group}/{name}"] = here.clone() if storage in storages else here
                 storages.add(storage)
         with atomic(self.folder / FILE) as temporary:
@@ -322,12 +329,12 @@ class Checkpoint:
                 for key in file.keys():  # noqa: SIM118 (no mapping)
                     group, _, name = key.partition("/")
                     groups[group][name] = file.get_tensor(key)
-            if _shapes(groups["model"]) != _shapes(self.module.state_dict()):
+            if _shapes(groups["model"]) != _shapes(learned(self.module)):
                 raise ValueError("it is of another model")
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             reporter.warn(f"{self.folder / FILE}: cannot be read ({error}): starting again")
             return None
-        self.module.load_state_dict(groups["model"])
+        self.module.load_state_dict(groups["model"], strict=False)
         # Optimizer.load_state_dict would turn whole numbers into floats.
         for key, value in groups["optimizer"].items():
             number, _, name = key.partition(".")

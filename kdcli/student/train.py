@@ -33,6 +33,7 @@ from kdcli.student.optimize import (
     Representation,
     averaged,
     clip_gradients,
+    learned,
     loss_of,
     make_optimizer,
 )
@@ -125,7 +126,7 @@ def train_student(
         limit = min((limit for limit in (settings.max_steps, max_updates) if limit), default=inf)
         training = Training(module, examples, dev, task, settings, seed, limit, name, reporter)
         training.run(folder)
-    position, best = training.position, build.round_tables(module, training.weights)
+    position, best = training.position, build.round_tables(module, {**module.state_dict(), **training.weights})
     if gold and task.multi_label:
         module.load_state_dict(best)
         task, position.best = build.choose_thresholds(module, settings.model, dev, task)
@@ -154,7 +155,7 @@ def train_student(
 
 @dataclass
 class Training:
-    """The training loop, with a limit of updates; ``weights`` are those of the best model."""
+    """The training loop, with a limit of updates; ``weights`` are those that the best model has learned."""
 
     module: nn.Module
     examples: Examples
@@ -280,7 +281,7 @@ class Training:
         position.history.append({"update": position.updates, "epoch": self.epochs, **values})
         if metrics[self.task.metric] > position.best.get(self.task.metric, -inf):
             position.best, position.best_update, position.stale = metrics, position.updates, 0
-            self.weights = {name: value.detach().cpu().clone() for name, value in self.scored.state_dict().items()}
+            self.weights = {name: value.detach().cpu().clone() for name, value in learned(self.scored).items()}
         else:
             position.stale += 1
         self.checkpoint.save(self.weights, position)

@@ -75,7 +75,7 @@ def make_vectors(
         matrix = encoder_vectors(source, words, dimension, device=device, reporter=reporter)
         found, kind = np.ones(len(words), np.bool_), "encoder"
     random = np.random.Generator(np.random.Philox(key=[seed, 0])).uniform(-RANGE, RANGE, matrix.shape)
-    matrix = np.where(found[:, None], matrix, random).astype(np.float32)
+    matrix = np.where(found[:, None], matrix, random.astype(np.float32))
     matrix[0] = 0
     return Vectors(matrix, f"{kind} {source}", int(found.sum()))
 

@@ -74,6 +74,14 @@ def answers(logits: Outputs, task: Task) -> NDArray[Any]:
     return logits[:, 0] if task.is_score else logits.argmax(1)
 
 
+def centred(logits: Outputs, task: Task) -> Outputs:
+    """Return logits less the mean of each row where a softmax reads them: it does not see that mean.
+
+    A teacher that is asked once a label, or answers by the logarithms of probabilities, varies most in it.
+    """
+    return logits if task.is_score or task.multi_label else logits - logits.mean(1, keepdims=True)
+
+
 def at_half(logits: Outputs, task: Task) -> Outputs:
     """Return logits less those of the task's thresholds: with them 0.5 is the threshold of each label."""
     if not task.thresholds:

@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest
 
 from kdcli.api import Task
-from kdcli.tasks.answers import Outputs, answers, as_classes, label_matrix, same, without_thresholds
+from kdcli.tasks.answers import Outputs, answers, as_classes, centred, label_matrix, same, without_thresholds
 from kdcli.tasks.metrics import RESAMPLES, Floats, resampled, resampled_counts, score
 
 BINS = 15  # bins of the calibration, as in Guo et al. 2017
@@ -255,14 +255,10 @@ class Fidelity:
 
 
 def fidelity(student: NDArray[np.float32], teacher: NDArray[np.float32], task: Task, *, seed: int = 1) -> Fidelity:
-    """Compare the logits ``[texts, task.outputs]`` of two models of the same texts; thresholds are the student's.
-
-    The logits of classes are centred first: a constant that is added to all of a text means nothing.
-    """
+    """Compare the logits ``[texts, task.outputs]`` of two models of the same texts; thresholds are the student's."""
     ours, theirs = student.astype(np.float64), teacher.astype(np.float64)
     nearness = [np.empty((len(ours), 0))] if task.is_score else _nearness(ours, theirs, task)
-    if not task.is_score and not task.multi_label:
-        ours, theirs = (logits - logits.mean(1, keepdims=True) for logits in (ours, theirs))
+    ours, theirs = (np.asarray(centred(logits, task), np.float64) for logits in (ours, theirs))
     # What R2 needs of each text, so that a resample of texts is a sum: the errors, the squares, the values.
     values = np.column_stack([*nearness, ((ours - theirs) ** 2).sum(1), (theirs**2).sum(1), theirs])
     draws = resampled_counts(np.ones(len(values)), np.random.Generator(np.random.Philox(seed)))

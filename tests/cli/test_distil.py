@@ -74,11 +74,12 @@ def test_gold_labels_are_used_where_they_are(kd, tmp_path, teacher):
     rows = [[text, ("Negative", "Positive")[number % 2]] for number, text in enumerate(texts(60))]
     table = write_csv(tmp_path / "films.csv", rows, ["text", "verdict"])
     run = tmp_path / "run"
-    found = kd.ok("distil", teacher, table, *SMALL, "--run-dir", run, "--label-col", "verdict", "--json")
-    assert found["counts"]["labelled"]
+    found = kd.ok("distil", teacher, table, *SMALL, "--run-dir", run, "--json")
+    assert found["counts"]["labelled"]  # the column that holds the teacher's labels
     scored = kd.ok("eval", "--student", run, "--input", table, "--json")  # it knows the columns
     assert scored["tables"]["films.csv"]["rows"] == 60
     assert [row["model"] for row in found["results"]["rows"]] == ["teacher", "baseline", "tf-idf", "student"]
+    assert found["cold_start"].keys() == {"teacher", "baseline", "student"}
     assert kdcli.load_student(run / "student").task.labels == ("Negative", "Positive")
     other = ("--run-dir", tmp_path / "other", "--label-col", "none")
     assert not kd.ok("distil", teacher, table, *SMALL, *other, "--json")["counts"]["labelled"]

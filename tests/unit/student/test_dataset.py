@@ -60,15 +60,30 @@ def test_arrays_of_a_joined_set(tmp_path, suffix):
     words = [["a", "good", "film"], ["a", "[MASK]", "film"], ["[MASK]"], ["bad", "bad", "bad"]]
     assert words_of(examples.texts[0], tokenizer) == words
     assert examples.lengths.tolist() == [3, 3, 1, 3]
-    # Full float32 precision, whatever the form of the table.
-    expected = np.array([[-0.1, 1.5], [1e-30, 2.0], [0.1, -0.7], [3.3, 1 / 3]], np.float32)
-    assert examples.logits.tobytes() == expected.tobytes()
+    # Full float32 precision, whatever the form of the table, less the mean of each row.
+    logits = np.array([[-0.1, 1.5], [1e-30, 2.0], [0.1, -0.7], [3.3, 1 / 3]], np.float32)
+    assert examples.logits.tobytes() == (logits - logits.mean(1, keepdims=True)).tobytes()
     assert examples.labels.tolist() == [1, 1, 0, 0]
     assert (result.rows, result.words, result.vocabulary, result.labelled) == (4, 10, 6, True)
     assert result.unknown == pytest.approx(0.1)
     assert json.loads((output / "encoded.json").read_text())["rows"] == 4
     assert not examples.texts[0].words.flags.owndata and not examples.logits.flags.owndata  # mapped from disk
     assert load_vectors(output) is None
+
+
+def test_only_logits_of_a_softmax_are_centred(tmp_path):
+    columns = {"sentence": ["a", "b"], "label": ["1", "0"], "logits_0": [-7.0, 2.0], "logits_1": [-5.0, 4.0]}
+    several, score = Task("t", "single", ("0", "1"), multi_label=True), Task("t", "single", (), score_range=(0, 5))
+    for task, expected in [
+        (SINGLE, [[-1, 1], [-1, 1]]),
+        (several, [[-7, -5], [2, 4]]),
+        (score, [[-7], [2]]),
+    ]:
+        wanted = {name: values for name, values in columns.items() if name != "logits_1" or task.outputs == 2}
+        folder = tmp_path / f"{task.outputs}{task.multi_label}"
+        folder.mkdir()
+        _, output = run(folder, joined(folder, wanted), task)
+        assert load_examples(output, task).logits.tolist() == expected
 
 
 def test_pair_has_one_vocabulary(tmp_path):
@@ -91,7 +106,7 @@ def test_labels_are_all_there_or_not_at_all(tmp_path, labels):
 def test_more_rows_than_a_batch(tmp_path):
     count = 150_000
     texts = [f"w{number % 1000} x" for number in range(count)]
-    logits = np.arange(2 * count, dtype=np.float32).reshape(count, 2)
+    logits = np.arange(count, dtype=np.float32)[:, None] * np.float32([1, -1])
     columns = {"sentence": texts, "label": ["0"] * count, "logits_0": logits[:, 0], "logits_1": logits[:, 1]}
     _, output = run(tmp_path, joined(tmp_path, columns, "parquet"), min_freq=2)
     examples = load_examples(output, SINGLE)
@@ -137,8 +152,8 @@ def test_tables_of_d_bert(tmp_path, header, rows, task, texts, labels):
     _, output = run(tmp_path, path, task, reporter=notes)
     examples, tokenizer = load_examples(output, task), load_tokenizer(output)
     assert [[" ".join(words) for words in words_of(column, tokenizer)] for column in examples.texts] == texts
-    expected = [row.split()[-task.outputs :] for row in rows]
-    assert np.array_equal(examples.logits, np.array(expected, np.float32))
+    expected = np.array([row.split()[-task.outputs :] for row in rows], np.float32)
+    assert np.array_equal(examples.logits, expected if task.is_score else expected - expected.mean(1, keepdims=True))
     np.testing.assert_allclose(examples.labels, labels, rtol=1e-7)
     assert len(notes.infos) == 1
     kd = path.with_name("kd.tsv")
