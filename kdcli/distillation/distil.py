@@ -196,6 +196,11 @@ def _prepare(
                 counts, plan = TextCounts(**known["counts"]), Plan(**known["plan"])
                 reporter.info("the texts and the plan are those of the run folder")
                 return replace(kept, name=root.name, settings=settings), counts, plan
+            if (of := known["request"])["model"] != asked["model"] and not options.force:
+                hint = "name another one with --run-dir; --force replaces what it holds"
+                raise UsageError(f"this run folder holds a student of {of['model']}", file=root, hint=hint)
+            changed = ", ".join(key for key, value in asked.items() if of.get(key) != value)
+            reporter.warn(f"{root}: its student is replaced, since {changed} changed; --run-dir names another folder")
     if (root / "kd.lock").exists() and not record.exists() and not options.force:
         hint = "name another one with --run-dir; --force makes it a run of distil"
         raise UsageError("this run folder is of another command", file=root, hint=hint)
@@ -230,7 +235,8 @@ def _plan(
         return load({key: value for key, value in derived.items() if key not in said} | _OWN_TABLES)
 
     n_iter = settings.transfer.lite.n_iter or (0 if "transfer.lite.n_iter" in said else None)  # as many as are of use
-    limits = Limits(request.minutes, request.budget, n_iter)
+    epochs = settings.student.epochs if "student.epochs" in said else None
+    limits = Limits(request.minutes, request.budget, n_iter, epochs)
     limits.check(settings)
     device, labels = resolve(settings.device), request.labels
     first = next((file for file in files if form_of(file) != "txt"), files[0])

@@ -36,7 +36,8 @@ ENOUGH = 100_000  # with fewer texts to learn from, rules fabricate more, up to 
 _MOST_ITER = 20  # the most fabricated texts for one of the user's (Tang et al. 2019, section 4.2)
 _EPOCHS = 2.5
 """Passes over the labelled texts, at the least: beyond them more texts, fabricated ones too, bring more."""
-_MOST_EPOCHS = 10
+_MOST_EPOCHS, _MOST_OF_FEW, _UPDATES = 10, 30, 500
+"""The most passes; and of few texts, which get as many as make so many updates: with fewer a student learns little."""
 _LEAST = 64  # the fewest texts to learn from, and the fewest updates, however little time there is
 _LEAST_UPDATES = 20
 _VECTORS, _LEAST_WORDS = 0.1, 2_000
@@ -69,6 +70,7 @@ class Limits:
     minutes: float | None = None
     budget: int | None = None  # the most texts that the teacher labels
     n_iter: int | None = None  # fabricated texts for each text to learn from; None: as many as are of use
+    epochs: int | None = None  # passes, where no time is given; None: those of the profile, or more of few texts
 
     def check(self, settings: Settings) -> None:
         """Check the budget: a ``UsageError`` if it is too small to distil with, or cannot limit the texts."""
@@ -118,7 +120,7 @@ def make_plan(
 
     Without a limit of time all texts are taken, and where they are few rules fabricate more. With one, the time that a
     labelled row takes is the teacher's pass and ``_EPOCHS`` of the student's; where there is more time than all texts
-    take, rules fabricate more, and at last there are more epochs.
+    take, rules fabricate more, and at last there are more epochs. Few texts get more passes either way.
     """
     student, made, epochs = settings.student, limits.n_iter, settings.student.epochs
     words, batch = student.max_size, student.batch_size
@@ -128,6 +130,7 @@ def make_plan(
         train = texts - sum(held_out(texts))
         made = min(limits.most_iter(texts), ceil(ENOUGH / train) - 1) if made is None else made
         rows = train * (1 + made)
+        epochs = limits.epochs or max(epochs, _passes_of_few(rows, batch))
         updates = epochs * ceil(rows / batch)
         words = min(words, max(_LEAST_WORDS, _WORDS_A_ROW * rows))
         short = train * (1 + made * speeds.made) / rows if speeds else 1.0
@@ -151,7 +154,7 @@ def make_plan(
             made = min(limits.most_iter(texts), max(0, most)) if taken == texts else 0
         texts, rows = taken, train * (1 + made)
         short = train * (1 + made * speeds.made) / rows
-        passes = min(_MOST_EPOCHS, (left / (rows * short) - speeds.text) / speeds.row)
+        passes = min(max(_MOST_EPOCHS, _passes_of_few(rows, batch)), (left / (rows * short) - speeds.text) / speeds.row)
         updates = max(_LEAST_UPDATES, int(passes * rows / batch))
         epochs = ceil(max(1.0, updates * batch / rows))
     labelled, taking = texts - train + rows, {}
@@ -165,6 +168,10 @@ def make_plan(
         }
         taking |= {"choice": train * choice} if choice and more else {}
     return Plan(texts, labelled, made, epochs, updates, max(1, updates // _EVALUATIONS), words, taking)
+
+
+def _passes_of_few(rows: int, batch: int) -> int:
+    return min(_MOST_OF_FEW, ceil(_UPDATES / ceil(rows / batch)))
 
 
 def outlook(history: Sequence[Mapping[str, float]], metric: str, beyond: int) -> str:

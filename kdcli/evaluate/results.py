@@ -177,7 +177,8 @@ class _Measured:
     ) -> None:
         """Add a seed; each text is fresh, and read once."""
         columns = {name: [table[column].to_list() for column in model.task.columns] for name, table in tables.items()}
-        model.logits([["a"]] * len(model.task.columns))  # what only a first call takes
+        if not hasattr(model, "try_out"):  # a teacher was tried out when it was loaded
+            model.logits([["a"]] * len(model.task.columns))  # what only a first call takes
         saved, begin = getattr(model, "saved_seconds", 0.0), time.perf_counter()
         self.logits.append({name: model.logits(texts) for name, texts in columns.items()})
         self.seconds += time.perf_counter() - begin + getattr(model, "saved_seconds", 0.0) - saved
@@ -283,7 +284,7 @@ def _beaten(results: Results) -> list[str]:
             teacher, labels = (fmean(rows[model].scores[table][metric]) for model in ("teacher", "baseline"))
             if rows["teacher"].intervals[table][metric][1] < labels:
                 figures = f"{100 * teacher:.1f} on {table}, where labels alone give {100 * labels:.1f}"
-                notes.append(f"the teacher has {figures}: take another teacher, or the baseline as it is")
+                notes.append(f"the teacher has {figures}: train it longer, or take the baseline")
         if "tf-idf" in rows:
             student, words = (rows[model].fidelity[table].nearness for model in ("student", "tf-idf"))
             if words.value >= student.low:

@@ -22,7 +22,7 @@ from kdcli.api import UNKNOWN, QuietReporter, Reporter, Task
 from kdcli.config.schema import StudentSettings
 from kdcli.errors import DataError, KdError
 from kdcli.files import remove
-from kdcli.models.losses import balanced_weights
+from kdcli.models.losses import balanced_weights, warn_of_few
 from kdcli.parts import RECORD, claim_folder
 from kdcli.student import build
 from kdcli.student.dataset import Examples
@@ -186,6 +186,8 @@ class Training:
         weights = None if labels is None else balanced_weights(labels, self.task.outputs).to(self.device)
         self.loss = loss_of(self.settings, weights)
         self.updates = min(self.settings.epochs * ceil(len(self.examples) / self.settings.batch_size), self.limit)
+        if self.examples.logits is not None:  # a baseline has no more of them than the student
+            warn_of_few(int(self.updates), "student", self.reporter)
         self._evaluating = 0.0
 
     def run(self, folder: Path) -> None:

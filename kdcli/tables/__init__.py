@@ -61,6 +61,6 @@ def read_lines(stream: BufferedIOBase, task: Task, reporter: Reporter) -> Iterat
         yield [list(column) for column in zip(*rows, strict=True)]
         done += len(lines)
     table = "with a tab in the text; if this is a table, name its file with --input"
-    for odd, what in ((tabs, table), (empty, "with an empty text are predicted too")):
+    for odd, what in ((tabs, table), (empty, "with an empty text")):
         if odd:
             reporter.warn(f"{STDIN}: {len(odd)} rows (the first is row {odd[0]}) {what}")

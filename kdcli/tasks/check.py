@@ -23,9 +23,9 @@ from kdcli.tasks.detect import detect
 from kdcli.tasks.labels import LabelColumn, in_order, parse_scores, spelling_of
 
 NON_PRINTING = (
-    r"[\x00-\x08\x0b-\x1f\x7f-\x{a0}\x{ad}\x{200b}-\x{200f}\x{2028}-\x{202e}\x{2060}-\x{2069}\x{feff}\x{fffd}]"
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x{a0}\x{ad}\x{200b}-\x{200f}\x{2028}-\x{202e}\x{2060}-\x{2069}\x{feff}\x{fffd}]"
 )
-"""Controls but for TAB and LF, no-break and zero-width ones, those of direction, and the replacement character."""
+"""Controls but for TAB, LF and CR, no-break and zero-width ones, those of direction, and the replacement character."""
 _ODD = rf"[\s&&[^ ]]|{NON_PRINTING}|  |^ |^$"
 """Texts but those of words with single spaces between them, and perhaps one at the end."""
 _FACTORS = np.array([1, 0x9E3779B97F4A7C15], np.uint64)
@@ -114,11 +114,11 @@ class _Table:
 
     def report(self, max_words: int) -> check_report.TableReport:
         """Describe the table."""
-        rows = self.rows
-        repeated, conflicts = _repeats(rows)
-        labelled, words = self.layout.label is not None and len(rows) > 0, pl.col("^words .*$")
+        rows, words = self.rows, pl.col("^words .*$")
+        labelled = self.layout.label is not None and len(rows) > 0
         lengths = zip(self.layout.texts, rows.select(words), strict=True)
         worded = rows.filter(pl.all_horizontal(words > 0))
+        repeated, conflicts = _repeats(worded)
         return check_report.TableReport(
             name=self.name,
             file=str(self.path),

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from kdcli.lm.trainer import Diverged, FineTuneTask
 from kdcli.models.classifier import count_cut, input_names
 from kdcli.models.device import at_hand, check_device, resolve
 from kdcli.models.hf import find_model, fit_max_length, load_config, load_model, load_tokenizer, quiet
-from kdcli.models.losses import balanced_weights, label_losses
+from kdcli.models.losses import balanced_weights, label_losses, warn_of_few
 from kdcli.parts import Engine, LocalEngine, place, process_count
 from kdcli.tasks import metrics
 from kdcli.tasks.labels import encode_labels
@@ -102,6 +103,8 @@ def train_teacher(
         encoder.encode(table.select(task.columns), encode_labels(table["label"], task, file=split), reporter)
         for split, table in (("train", train), ("dev", dev))
     )
+    batch = AUTO if settings.batch_size == "auto" else settings.batch_size
+    warn_of_few(settings.max_steps or settings.epochs * ceil(len(train) / batch), "teacher", reporter)
     weights = None
     if settings.class_weights == "balanced" and train_rows.labels is not None:
         weights = balanced_weights(train_rows.labels, task.outputs)
@@ -132,7 +135,7 @@ def train_teacher(
     recipe = Recipe(
         lr=0.0,
         **settings.model_dump(include={"epochs", "max_steps", "weight_decay", "warmup", "save_steps"}),
-        batch_size=AUTO if settings.batch_size == "auto" else settings.batch_size,
+        batch_size=batch,
         halve=settings.batch_size == "auto",
         seed=seed,
         device=device,

@@ -68,6 +68,9 @@ def test_from_a_table_without_labels_to_a_student(kd, tmp_path, teacher, mails):
     assert (run / "student/model.safetensors").stat().st_mtime_ns == before
     for model in ("--student", "--teacher"):  # the column is that of the run
         assert len(kd.ok("predict", model, run, "--input", mails).splitlines()) == 81
+    # No student is replaced unasked.
+    kd.says(2, (f"a student of {teacher}", "--force"), "distil", "another", mails, *SMALL)
+    kd.says(0, "its student is replaced, since budget changed", "distil", teacher, mails, *SMALL, "--budget", "60")
 
 
 def test_gold_labels_are_used_where_they_are(kd, tmp_path, teacher):

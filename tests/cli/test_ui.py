@@ -118,6 +118,7 @@ def work(clock, total=1000):
 def test_rate_and_time_left(clock):
     job = work(clock)
     assert job.pace() == []
+    job.advance(0)
     for _ in range(4):
         clock.now += 2
         job.advance(100, loss=0.5)
@@ -131,7 +132,12 @@ def test_rate_and_time_left(clock):
         clock.now += 2
         job.advance(25)
     assert job.pace() == ["12 rows/s", "ETA 8.0 s"]
-    assert job.finished().endswith("(12 rows/s)")
+    assert job.finished() == "student: 900 rows in 28.0 s"  # how much of that was work is not known
+    job = work(clock)
+    job.advance(800)  # of an earlier run
+    clock.now += 8
+    job.advance(100)
+    assert job.finished() == "student: 900 rows in 8.0 s (12 rows/s)"
 
 
 def test_panel_at_80_columns_keeps_figures_whole_and_leaves_room_for_ctrl_c(clock):

@@ -153,8 +153,9 @@ def test_a_checkpoint_that_is_not_used(tmp_path, why):
             save_file(tensors, checkpoint, file.metadata())
     train(tmp_path / "student", reporter=notes, resume=why != "forgotten", **how)
     assert [step for _, step, _ in notes.points] == [6, 12, 18]
-    assert len(notes.warnings) == (why != "forgotten")
-    assert why != "changed" or notes.warnings == ["student.lr changed (auto -> 0.5): starting again"]
+    few = [warning for warning in notes.warnings if "student.epochs" in warning]
+    assert len(few) == 1 and len(notes.warnings) == 1 + (why != "forgotten")
+    assert why != "changed" or notes.warnings[0] == "student.lr changed (auto -> 0.5): starting again"
     assert weights_hash(tmp_path / "student") == weights_hash(tmp_path / "whole")
 
 
@@ -210,7 +211,7 @@ def test_nan_stops_says_so_and_keeps_the_best(tmp_path, monkeypatch, notes):
     monkeypatch.setattr(Training, "_update", diverging)
     result = train(tmp_path / "student", reporter=notes)
     assert (result.stopped, result.updates, result.best_update) == ("nan", 7, 6)
-    assert "the loss became nan at update 8" in notes.warnings[0]
+    assert "the loss became nan at update 8" in notes.warnings[-1]
     assert weights_hash(tmp_path / "student") == weights_hash(tmp_path / "whole")
 
 
@@ -426,4 +427,4 @@ def test_a_checkpoint_of_another_version_of_the_plugin_is_not_used(tmp_path, stu
     student(version="1.1")
     notes = Notes()
     train(tmp_path / "student", model="mean", options={}, reporter=notes)
-    assert notes.warnings == ["kd-mean changed (1.0 -> 1.1): starting again"]
+    assert notes.warnings[0] == "kd-mean changed (1.0 -> 1.1): starting again"

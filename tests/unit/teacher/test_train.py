@@ -150,7 +150,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_best_model(tmp_path, monke
     monkeypatch.setattr(ByLengthTrainer, "training_step", broken)
     result = fit(tmp_path / "teacher", epochs=4, warmup=0.0, reporter=notes)
     assert (result.best_epoch, result.updates) == (1, 6)
-    assert "update 10" in notes.warnings[0]
+    assert "teacher.epochs" in notes.warnings[0] and "update 10" in notes.warnings[1]
     assert notes.updates == 10
     logits, labels = dev_logits(tmp_path / "teacher", SINGLE)
     assert result.metrics["accuracy"] == np.mean(logits.argmax(1) == np.array(labels).astype(int))
