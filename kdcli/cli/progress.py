@@ -74,13 +74,10 @@ class Work:
         return parts + ([f"ETA {duration(left)}"] if math.isfinite(left) else [])
 
     def finished(self) -> str:
-        """Return a line with the units, the time and the mean rate.
-
-        The first units may be those of an earlier run: the rate is that of the others, and left out where these took
-        less than nine tenths of the time.
-        """
+        """Return a line with the units, the time and the mean rate."""
         now = self._tasks.get_time()
         before, since = self._first or (0, now)
+        # The first units may be those of an earlier run: the rate is that of the others, if they took most of the time.
         taken, done = now - self._started, self.done - before
         rate = f" ({_number(done / (now - since))} {self.unit}/s)" if done and now - since > 0.9 * taken else ""
         return ", ".join([f"{self.title}: {self.done:,} {self.unit} in {duration(taken)}{rate}", *self._values()])

@@ -281,8 +281,7 @@ class Settings(Table):
             hint = f"its labels are {', '.join(labels) or 'scores'}"
             yield wrong("generators", "transfer.heavy.labels", f"the task has no label {unknown[0]!r}", hint)
         if not student.kd_weight and not student.ce_weight:
-            hint = "give one of the losses a weight above 0"
-            yield wrong("students", "student.kd_weight", "both weights are 0", hint)
+            yield wrong("students", "student.kd_weight", "both weights are 0", "give one of them more")
         misfit = {"kl": not labels or self.task.multi_label, "bce": not self.task.multi_label}.get(student.kd_loss)
         if student.kd_weight and misfit:
             what = "kl is for tasks of one class a text, bce for multi-label ones, mse for all"
@@ -299,11 +298,9 @@ class Settings(Table):
                 hint = f"it needs {needs}; or leave it out"
                 yield wrong("students", f"student.{key}", "this setting has no effect here", hint)
         if self.transfer.choose == "entropy" and not labels:
-            what = "a score has no entropy to choose texts by"
-            yield wrong("students", "transfer.choose", what, 'set it to "random"')
+            yield wrong("students", "transfer.choose", "a score has no entropy to choose by", 'set it to "random"')
         if self.join.rescale and labels:
-            what = "this setting has no effect on classes"
-            yield wrong("students", "join.rescale", what, "it is for scores; leave it out")
+            yield wrong("students", "join.rescale", "this has no effect on classes", "it is for scores; leave it out")
         if student.vectors == "teacher" and teacher.model == "config":
             what = "the vectors come from a pretrained model, and this teacher starts from a configuration"
             yield wrong("students", "student.vectors", what, "name a vector file or an encoder, or leave it empty")

@@ -1,5 +1,6 @@
 """What the tables of settings are made of: the types of values, the option of each, in words too, and the errors."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -161,6 +162,8 @@ def _wrong(key: str, findings: Sequence[Mapping[str, Any]], field: FieldInfo | N
     hint = "`kd profile show base` explains every key"
     if first["type"] == "string_type":
         hint = f'put it in quotes: "{first["input"]}"'
+    elif first["type"] == "tuple_type" and isinstance(first["input"], str):
+        hint = f"write it as a list: {json.dumps(first['input'].split(','))}"
     elif field and field.description:
         hint = f"{key}: {' '.join(field.description.split())}"
     return ProfileError(what, key=key or None, hint=hint)

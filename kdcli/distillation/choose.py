@@ -34,8 +34,7 @@ LARGER = 5
 """How many times as many texts as the plan takes are read to choose from, at the most."""
 _SHARES = (0.25, 0.5, 1.0)
 """The shares of the texts that are chosen after the first, random draw, and after each further one."""
-_CANDIDATES = 8
-"""Texts that a model reads for each one that is drawn."""
+_CANDIDATES = 8  # texts that a model reads for each one that is drawn
 Rows = NDArray[np.int64]
 Logits = NDArray[np.float32]
 

@@ -34,23 +34,19 @@ from kdcli.teacher.model import BATCH, Teacher
 
 ENOUGH = 100_000  # with fewer texts to learn from, rules fabricate more, up to about this number
 _MOST_ITER = 20  # the most fabricated texts for one of the user's (Tang et al. 2019, section 4.2)
-_EPOCHS = 2.5
-"""Passes over the labelled texts, at the least: beyond them more texts, fabricated ones too, bring more."""
+_EPOCHS = 2.5  # passes over the labelled texts, at the least: beyond them more texts, fabricated ones too, bring more
 _MOST_EPOCHS, _MOST_OF_FEW, _UPDATES = 10, 30, 500
 """The most passes; and of few texts, which get as many as make so many updates: with fewer a student learns little."""
 _LEAST = 64  # the fewest texts to learn from, and the fewest updates, however little time there is
 _LEAST_UPDATES = 20
-_VECTORS, _LEAST_WORDS = 0.1, 2_000
-"""The share of the time for the vectors of the vocabulary, and its fewest words."""
+_VECTORS, _LEAST_WORDS = 0.1, 2_000  # the share of the time for the vectors of the vocabulary, and its fewest words
 _WORDS_A_ROW = 2  # words beyond so many a row would take more time for their vectors than they are worth
 _EVALUATIONS = 20
 _BATCHES = 16  # updates by which the student's speed is measured
 _START = 20.0  # seconds of a run that do not depend on the texts: imports, TF-IDF, the report
-_MEASURED, _LEAST_MEASURED = 0.02, 2.0
-"""The share of the time, and the fewest seconds, in which the teacher's speed is measured."""
+_MEASURED, _LEAST_MEASURED = 0.02, 2.0  # the share of the time, and the fewest seconds, for the teacher's speed
 _MOST_MEASURED = 8 * BATCH  # the most texts by which it is measured, of all lengths
-_WORDS = 320
-_FEW = 16
+_WORDS, _FEW = 320, 16
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,7 @@ LOG_EVERY = 10
 _TIMING = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 """What the Trainer adds to the dev scores."""
 OUTCOME = "outcome.json"
-_MADE = ("*/checkpoint-*", "*/model/*", f"*/{OUTCOME}")
-"""The files of ``fine_tune`` and of the Trainer in its folder."""
+_MADE = ("*/checkpoint-*", "*/model/*", f"*/{OUTCOME}")  # the files of ``fine_tune`` and of the Trainer in its folder
 
 
 @dataclass(frozen=True)

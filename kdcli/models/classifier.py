@@ -21,7 +21,7 @@ from kdcli.models.adapter import base_of, merge_adapter
 
 LongTexts = Literal["cut", "mean", "max"]
 """What happens to a text that is too long: it is cut, or the mean or the largest output of its windows is taken."""
-_FINE_TUNE = "fine-tune it first (kd teacher train, or teacher.train = true), or name a ...ForSequenceClassification"
+_FINE_TUNE = "fine-tune it first (kd teacher train; in kd run-all teacher.train = true), or name a classifier"
 _OVERLAP = 1 / 4  # the share of a window that the next one begins with
 
 

@@ -42,5 +42,6 @@ def balanced_weights(labels: NDArray[Any], outputs: int) -> Tensor:
 def warn_of_few(updates: int, who: str, reporter: Reporter) -> None:
     """Warn of a training of a teacher or a student that is too short to learn much."""
     if updates < _FEW:
-        what = f"{updates} update{'s' * (updates != 1)} teach the {who} little"
-        reporter.warn(f"{what}: more {who}.epochs, or a smaller {who}.batch_size, give it more")
+        reporter.warn(
+            f"few updates for the {who}, {updates}: more {who}.epochs, or a smaller {who}.batch_size, give more"
+        )

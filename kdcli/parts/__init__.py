@@ -118,11 +118,9 @@ class Parts:
             for part, _ in self.engine.make(make_part, missing, checked=True, **how):
                 yield part
         except PartFailed as error:
-            part = error.part
-            first = sum(map(size, range(part)))
+            part, first = error.part, sum(map(size, range(error.part)))
             rows = f"{unit} {first + 1:,} to {first + size(part):,} (part {part})"
-            what = f"{rows} failed several times: {error.last}"
-            raise KdError(what, file=self.folder, hint=error.hint) from error
+            raise KdError(f"{rows} failed several times: {error.last}", file=self.folder, hint=error.hint) from error
 
     def assemble(self, count: int, assemble: Callable[[list[Path]], T]) -> T:
         """Put the first ``count`` parts together, and remove the folder."""

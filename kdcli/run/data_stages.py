@@ -41,7 +41,7 @@ class Cache(Stage):
     """Gather the task's texts as a generator learns them (Tang, Lu, Lin 2019)."""
 
     name = "cache"
-    command = "kd transfer heavy --only cache"
+    command = "kd transfer heavy --only {}"
     result = "kdcli.transfer.heavy:CacheResult"
     settings = (*TABLES, "transfer.heavy.labels")
     reads = ("train", "dev", "test")
@@ -62,7 +62,7 @@ class FineTune(Stage):
     """Fine-tune the generator on the task's texts."""
 
     name = "fine-tune"
-    command = "kd transfer heavy --only fine-tune"
+    command = "kd transfer heavy --only {}"
     result = "kdcli.transfer.heavy:FineTuneResult"
     settings = ("seed", "precision")
     plugin = "generators"
@@ -89,7 +89,7 @@ class Prefixes(Stage):
     """Count what the task's texts begin with."""
 
     name = "prefixes"
-    command = "kd transfer heavy --only prefixes"
+    command = "kd transfer heavy --only {}"
     result = "kdcli.transfer.heavy:PrefixResult"
     plugin = "generators"
     reads = ("cache", "generator")
@@ -104,7 +104,7 @@ class Sample(Stage):
     """Sample texts from the generator."""
 
     name = "sample"
-    command = "kd transfer heavy --only sample"
+    command = "kd transfer heavy --only {}"
     result = "kdcli.transfer.sampling:SampleResult"
     settings = (*TABLES, "transfer.heavy", "seed", "precision")
     without = ("transfer.heavy.labels",)
@@ -169,7 +169,6 @@ class Mix(Stage):
     """Join the tables of several methods, each text once."""
 
     name = "mix"
-    command = "kd run-all --only mix"
     result = "kdcli.transfer.cleaning:MixResult"
     settings = ("task.kind",)
     makes = ("transfer",)
@@ -264,7 +263,7 @@ class ExportDev(Export):
     """Export the teacher's logits of the dev texts, where there are no gold labels to choose a student by."""
 
     name = "export-dev"
-    command = "kd run-all --only export-dev"
+    command = Stage.command
     settings = (*TABLES, *READING)
     reads = ("dev", "teacher")
     makes = ("dev_logits",)

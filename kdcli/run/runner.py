@@ -170,9 +170,8 @@ def check(steps: Sequence[Step], lock: Lock, *, force: bool, dry_run: bool = Fal
             if path not in coming and not path.exists() and not dry_run:
                 own = [] if name in step.run.elsewhere else STAGES.values()
                 makers = (stage for stage in own if path in map(step.run.path, stage.makes))
-                hint = next(
-                    (f"`{stage.command}` makes it, `kd run-all` all that comes before" for stage in makers), None
-                )
+                alone = next((stage.command.format(stage.name) for stage in makers), None)
+                hint = alone and f"`{alone}` makes it, `kd run-all` all that comes before"
                 if name == "transfer" and (methods := [one for one in METHODS if step.run.path(one).exists()]):
                     hint = f"this run has texts of {' and '.join(methods)}: --set transfer.method={'+'.join(methods)}"
                 raise DataError(f"the stage {step.stage.name} needs this, which is not there", file=path, hint=hint)

@@ -129,7 +129,7 @@ class Stage(ABC):
     """One step of a run."""
 
     name: ClassVar[str]  # for --from, --until and --only; its key in kd.lock
-    command: ClassVar[str]  # the command that runs it alone
+    command: ClassVar[str] = "kd run-all --only {}"  # the command that runs it alone; {} is its name
     result: ClassVar[str]  # the dataclass that ``run`` returns, as ``module:class``
     settings: ClassVar[tuple[str, ...]] = ()  # keys or tables whose change makes it stale
     without: ClassVar[tuple[str, ...]] = ()  # those of them that it does not read

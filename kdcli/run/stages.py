@@ -81,7 +81,6 @@ class TrainBaseline(Stage):
     """
 
     name = "baseline"
-    command = "kd run-all --only baseline"
     result = "kdcli.student.train:StudentResult"
     settings = (*TABLES, "task.metric", "student", "seed")
     without = (*VOCABULARY, *DISTILLATION)
@@ -116,7 +115,6 @@ class CompareResults(Stage):
     """Compare teacher, baseline and student: scores, sizes and speeds."""
 
     name = "results"
-    command = "kd run-all --only results"
     result = "kdcli.evaluate.results:Results"
     settings = (*TABLES, "task.metric", "task.more_metrics", *READING, "precision")
     plugin = "teachers"
@@ -160,7 +158,6 @@ class Calibrate(Stage):
     """Calibrate the student on the test texts: which ones it answers itself, and which it leaves to the teacher."""
 
     name = "calibrate"
-    command = "kd run-all --only calibrate"
     result = "kdcli.evaluate.pair:CalibrationResult"
     settings = (*TABLES, "deferral")
     reads = ("student", "predictions", "dev")

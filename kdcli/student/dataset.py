@@ -175,10 +175,7 @@ class JoinedSet:
     def batches(
         self,
     ) -> Iterator[tuple[list[pl.Series], NDArray[np.float32], NDArray[Any] | None, NDArray[np.float16] | None]]:
-        """Give the rows in batches: text columns, logits, labels if all rows have one, representations if any.
-
-        Logits that a softmax reads are centred: squared errors would count what it does not see.
-        """
+        """Give the rows in batches: texts, logits (centred), labels if all rows have one, representations if any."""
         for batch in self.reader.batches():
             logits = centred(np.stack([self._floats(batch, name) for name in self.logits], axis=1), self.task)
             states = batch[STATES].to_numpy().astype(np.float16) if self.size else None

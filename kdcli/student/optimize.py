@@ -274,8 +274,7 @@ class Position:
 
 def learned(module: nn.Module) -> dict[str, Tensor]:
     """Return the state of a module without its frozen parameters, which are the same from beginning to end."""
-    named = module.named_parameters(remove_duplicate=False)
-    frozen = {name for name, parameter in named if not parameter.requires_grad}
+    frozen = {name for name, one in module.named_parameters(remove_duplicate=False) if not one.requires_grad}
     return {name: value for name, value in module.state_dict().items() if name not in frozen}
 
 

@@ -9,8 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
-_GROUPS = 16
-"""Groups of hashes that are compared one after the other, so that little memory is needed at once."""
+_GROUPS = 16  # groups of hashes that are compared one after the other, so that little memory is needed at once
 
 
 def text_hash(columns: Sequence[pl.Series]) -> NDArray[np.uint64]:

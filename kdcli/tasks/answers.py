@@ -74,11 +74,8 @@ def answers(logits: Outputs, task: Task) -> NDArray[Any]:
     return logits[:, 0] if task.is_score else logits.argmax(1)
 
 
-def centred(logits: Outputs, task: Task) -> Outputs:
-    """Return logits less the mean of each row where a softmax reads them: it does not see that mean.
-
-    A teacher that is asked once a label, or answers by the logarithms of probabilities, varies most in it.
-    """
+def centred(logits: NDArray[Any], task: Task) -> NDArray[Any]:
+    """Return logits less each row's mean where a softmax, which does not see it, reads them; squared errors would."""
     return logits if task.is_score or task.multi_label else logits - logits.mean(1, keepdims=True)
 
 

@@ -256,9 +256,8 @@ class Fidelity:
 
 def fidelity(student: NDArray[np.float32], teacher: NDArray[np.float32], task: Task, *, seed: int = 1) -> Fidelity:
     """Compare the logits ``[texts, task.outputs]`` of two models of the same texts; thresholds are the student's."""
-    ours, theirs = student.astype(np.float64), teacher.astype(np.float64)
+    ours, theirs = (centred(logits.astype(np.float64), task) for logits in (student, teacher))
     nearness = [np.empty((len(ours), 0))] if task.is_score else _nearness(ours, theirs, task)
-    ours, theirs = (np.asarray(centred(logits, task), np.float64) for logits in (ours, theirs))
     # What R2 needs of each text, so that a resample of texts is a sum: the errors, the squares, the values.
     values = np.column_stack([*nearness, ((ours - theirs) ** 2).sum(1), (theirs**2).sum(1), theirs])
     draws = resampled_counts(np.ones(len(values)), np.random.Generator(np.random.Philox(seed)))

@@ -179,8 +179,7 @@ def _numbers(column: pl.Series, numbers: pl.Series, path: Path) -> NDArray[np.fl
     try:
         values = column.cast(pl.Float32, strict=False)
     except pl.exceptions.PolarsError as error:
-        what = f"this column holds {column.dtype}, not numbers"
-        raise DataError(what, file=path, key=column.name) from error
+        raise DataError(f"this column holds {column.dtype}, not numbers", file=path, key=column.name) from error
     wrong = (values.is_null() & column.is_not_null()).arg_true()
     if len(wrong):
         row = int(wrong[0])

@@ -134,6 +134,7 @@ def test_a_default_that_depends_on_another_option_is_none():
         ({"student": {"kd_loss": "mes"}}, "student.kd_loss", "'mes' should be 'mse'", ""),
         ({"student": {"epochs": "big"}}, "student.epochs", "'big' should be a valid integer", ""),
         ({"task": {"labels": ["a", 3]}}, "task.labels", "3 should be a valid string", 'put it in quotes: "3"'),
+        ({"task": {"labels": "a,b"}}, "task.labels", "'a,b' should be a list", 'write it as a list: ["a", "b"]'),
         ({"student": 3}, "student", "3 should be a table", ""),
         ({"task": {"labels": ["a"]}}, "task", "", ""),
     ],
