@@ -76,7 +76,7 @@ TEACHERS = [
     ("long texts", 'if long_texts != "cut"', "if max_length", "a teacher that reads 48 tokens; came this teacher cuts"),
     ("same in another process", "sha256(self.source).hexdigest()", "''", "a fingerprint that is a text"),
     ("same in another process", "sha256(self.source).hexdigest()", "str(hash('x'))", "same fingerprint in every"),
-    ("same in another process", FOUND, "return found + np.float32(hash('x') % 99)\n", "no order of a set, no hash()"),
+    ("same in another process", FOUND, "return found + np.float32(hash('x') % 9973)\n", "no order of a set, no hash()"),
 ]
 
 
