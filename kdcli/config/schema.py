@@ -171,8 +171,8 @@ class StudentSettings(Table):
     dimension: Positive = 300
     """Size of a word vector; a vector file brings its own."""
     kd_loss: Annotated[Literal["mse", "kl", "bce"], Flag("Distillation")] = "mse"
-    """Distance of the logits: mean squared error, or KL divergence at a temperature (times T squared); of multi-label
-    tasks mse, or the cross entropy with the teacher's probabilities of each label (bce)."""
+    """Distance of the logits: mean squared error (of classes centred ones), or KL divergence at a temperature (times T
+    squared); of multi-label tasks mse, or the cross entropy with the teacher's probabilities of each label (bce)."""
     kd_weight: Annotated[Weight, Flag("Distillation", "WEIGHT")] = 1.0
     """Weight of the distillation loss."""
     ce_weight: Annotated[Weight, Flag("Distillation", "WEIGHT")] = 0.0
