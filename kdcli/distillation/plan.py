@@ -35,8 +35,8 @@ from kdcli.teacher.model import BATCH, Teacher
 ENOUGH = 100_000  # with fewer texts to learn from, rules fabricate more, up to about this number
 _MOST_ITER = 20  # the most fabricated texts for one of the user's (Tang et al. 2019, section 4.2)
 _EPOCHS = 2.5  # passes over the labelled texts, at the least: beyond them more texts, fabricated ones too, bring more
-_MOST_EPOCHS, _MOST_OF_FEW, _UPDATES = 10, 30, 500
-"""The most passes; and of few texts, which get as many as make so many updates: with fewer a student learns little."""
+_MOST_EPOCHS, _MOST_OF_FEW, _ROWS = 10, 12, 12_800
+"""The most passes; and of few texts, which get as many as make so many rows: with fewer a student may learn little."""
 _LEAST = 64  # the fewest texts to learn from, and the fewest updates, however little time there is
 _LEAST_UPDATES = 20
 _VECTORS, _LEAST_WORDS = 0.1, 2_000  # the share of the time for the vectors of the vocabulary, and its fewest words
@@ -126,7 +126,7 @@ def make_plan(
         train = texts - sum(held_out(texts))
         made = min(limits.most_iter(texts), ceil(ENOUGH / train) - 1) if made is None else made
         rows = train * (1 + made)
-        epochs = limits.epochs or max(epochs, _passes_of_few(rows, batch))
+        epochs = limits.epochs or max(epochs, _passes_of_few(rows))
         updates = epochs * ceil(rows / batch)
         words = min(words, max(_LEAST_WORDS, _WORDS_A_ROW * rows))
         short = train * (1 + made * speeds.made) / rows if speeds else 1.0
@@ -150,7 +150,7 @@ def make_plan(
             made = min(limits.most_iter(texts), max(0, most)) if taken == texts else 0
         texts, rows = taken, train * (1 + made)
         short = train * (1 + made * speeds.made) / rows
-        passes = min(max(_MOST_EPOCHS, _passes_of_few(rows, batch)), (left / (rows * short) - speeds.text) / speeds.row)
+        passes = min(max(_MOST_EPOCHS, _passes_of_few(rows)), (left / (rows * short) - speeds.text) / speeds.row)
         updates = max(_LEAST_UPDATES, int(passes * rows / batch))
         epochs = ceil(max(1.0, updates * batch / rows))
     labelled, taking = texts - train + rows, {}
@@ -166,8 +166,8 @@ def make_plan(
     return Plan(texts, labelled, made, epochs, updates, max(1, updates // _EVALUATIONS), words, taking)
 
 
-def _passes_of_few(rows: int, batch: int) -> int:
-    return min(_MOST_OF_FEW, ceil(_UPDATES / ceil(rows / batch)))
+def _passes_of_few(rows: int) -> int:
+    return min(_MOST_OF_FEW, ceil(_ROWS / rows))
 
 
 def outlook(history: Sequence[Mapping[str, float]], metric: str, beyond: int) -> str:
