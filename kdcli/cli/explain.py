@@ -85,4 +85,5 @@ def _view(found: "Explanation") -> Group:
 
 
 def _style(effect: float) -> str:
-    return "" if abs(effect) < 0.1 else "bold " * (abs(effect) >= 0.5) + ("green" if effect > 0 else "red")
+    colour = "green" if effect > 0 else "red"
+    return "" if abs(effect) < 0.1 else colour if abs(effect) < 0.5 else f"bold {colour}"

@@ -281,7 +281,7 @@ class Settings(Table):
             hint = f"its labels are {', '.join(labels) or 'scores'}"
             yield wrong("generators", "transfer.heavy.labels", f"the task has no label {unknown[0]!r}", hint)
         if not student.kd_weight and not student.ce_weight:
-            yield wrong("students", "student.kd_weight", "both weights are 0", "give one of them more")
+            yield wrong("students", "student.kd_weight", "both weights are 0", "set it or student.ce_weight above 0")
         misfit = {"kl": not labels or self.task.multi_label, "bce": not self.task.multi_label}.get(student.kd_loss)
         if student.kd_weight and misfit:
             what = "kl is for tasks of one class a text, bce for multi-label ones, mse for all"

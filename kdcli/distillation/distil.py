@@ -310,8 +310,8 @@ def _plan(
 def _cold_starts(settings: Settings, root: Path, reporter: Reporter) -> dict[str, float]:
     task, source, device = task_from(settings.task), TeacherSource.of(settings), resolve(settings.device)
     teacher = BenchSubject("teacher", "teacher", source.model, task, device, settings.precision, source)
-    folders = (artefact(root, name) for name in ("student", "baseline"))
-    models = {one.name: student_forms(one, settings.student.model, task)[-1] for one in folders if one.exists()}
+    names = ("student", "baseline") if settings.task.gold else ("student",)
+    models = {name: student_forms(artefact(root, name), settings.student.model, task)[-1] for name in names}
     models |= {} if source.is_remote else {"teacher": teacher}
     try:
         return {name: cold_start(model) for name, model in models.items()}

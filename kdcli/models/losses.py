@@ -42,6 +42,4 @@ def balanced_weights(labels: NDArray[Any], outputs: int) -> Tensor:
 def warn_of_few(updates: int, who: str, reporter: Reporter) -> None:
     """Warn of a training of a teacher or a student that is too short to learn much."""
     if updates < _FEW:
-        reporter.warn(
-            f"few updates for the {who}, {updates}: more {who}.epochs, or a smaller {who}.batch_size, give more"
-        )
+        reporter.warn(f"few updates of the {who}, {updates}: more {who}.epochs or a smaller {who}.batch_size give more")
